@@ -1,0 +1,2 @@
+//! om-migd
+fn main() {}

@@ -1,0 +1,1 @@
+//! Local control protocol between `om run` and `om-migd`.

@@ -1,0 +1,12 @@
+//! What the daemons of om share: the wire format, the accessors of the `/proc/$pid/om` files, the
+//! cluster key, and the local control protocol between `om run` and `om-migd`.
+//!
+//! This crate knows nothing of policy, event loops or CRIU.
+
+pub mod control;
+pub mod key;
+pub mod offer;
+pub mod omfs;
+pub mod ports;
+pub mod report;
+pub mod wire;

@@ -1,0 +1,2 @@
+//! om-sched
+fn main() {}
