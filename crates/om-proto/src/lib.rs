@@ -4,6 +4,7 @@
 //! This crate knows nothing of policy, event loops or CRIU.
 
 pub mod control;
+pub mod frame;
 pub mod key;
 pub mod offer;
 pub mod omfs;
