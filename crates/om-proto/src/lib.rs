@@ -6,8 +6,10 @@
 pub mod control;
 pub mod frame;
 pub mod key;
+pub mod net;
 pub mod offer;
 pub mod omfs;
 pub mod ports;
 pub mod report;
+pub mod table;
 pub mod wire;

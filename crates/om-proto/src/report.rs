@@ -4,11 +4,16 @@
 //! what grew must be read leniently; anything else is a new section with a new tag. A value that
 //! the node could not read is `None`: unknown, never 0.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
-/// Who a node is. Sent with every report.
+/// Addresses that a node may tell.
+const ADDRESS_LIMIT: usize = 32;
+
+/// Who a node is. Sent at start, on request, on change and about every 10 seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The host name as the kernel has it.
@@ -17,12 +22,13 @@ pub struct Identity {
     pub boot_id: [u8; 16],
     /// Milliseconds between two reports: 100 to 60,000.
     pub period_ms: u32,
-    /// The node's addresses, the one that names it first.
+    /// The node's addresses, the one that names it first; at most 32.
+    #[serde(deserialize_with = "few_addresses")]
     pub addresses: Vec<IpAddr>,
 }
 
 /// What seldom changes. Sent at start, on request, on change and every 30 periods.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Machine {
     /// As `uname -m` has it, for example `x86_64`.
     pub arch: String,
@@ -38,7 +44,7 @@ pub struct Machine {
     pub om_version: String,
 }
 
-/// What the node can do. Sent with every report.
+/// What the node can do. Sent at start, on request, on change and about every 10 seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Capacity {
     /// CPUs that may really be used (affinity and cgroup quota), in thousandths of a CPU.
@@ -100,4 +106,31 @@ pub struct Migration {
     pub expel: bool,
     /// `hpc/admin/bring`: calls its own jobs home.
     pub bring: bool,
+}
+
+/// Reads a list of addresses without taking memory for more of them than there are: a stranger's datagram may
+/// announce any number.
+fn few_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    struct FewAddresses;
+
+    impl<'de> Visitor<'de> for FewAddresses {
+        type Value = Vec<IpAddr>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {ADDRESS_LIMIT} addresses")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut addresses = Vec::new();
+            while let Some(address) = items.next_element()? {
+                if addresses.len() == ADDRESS_LIMIT {
+                    return Err(serde::de::Error::invalid_length(ADDRESS_LIMIT + 1, &self));
+                }
+                addresses.push(address);
+            }
+            Ok(addresses)
+        }
+    }
+
+    deserializer.deserialize_seq(FewAddresses)
 }
