@@ -40,7 +40,7 @@ impl Speaker {
         }
     }
 
-    /// Tells the groups, over IPv4 and IPv6, on each of these interfaces.
+    /// Tells the groups, over IPv4 and IPv6, on each of these interfaces; on loopback over IPv4 alone.
     #[must_use]
     pub fn multicast(&self, bytes: &[u8], interfaces: &[&Interface]) -> Sent {
         let mut sent = Sent::default();
@@ -93,9 +93,9 @@ impl Speaker {
     }
 
     fn v6_on(&self, bytes: &[u8], interface: &Interface, sent: &mut Sent) {
-        let (Some(socket), true) = (&self.v6, interface.addresses.iter().any(IpAddr::is_ipv6)) else {
-            return;
-        };
+        // The kernel has no IPv6 multicast route through the loopback interface; IPv4 reaches everybody there.
+        let has_v6 = !interface.loopback && interface.addresses.iter().any(IpAddr::is_ipv6);
+        let (Some(socket), true) = (&self.v6, has_v6) else { return };
         let to = SocketAddrV6::new(INFO_GROUP_V6, self.port, 0, interface.index);
         sent.count(interface, socket.send_to(bytes, to).map(drop));
     }
