@@ -2,19 +2,23 @@
 
 # shellcheck shell=bash
 
-# become_root ARG…: starts the script again through sudo, with the same arguments, unless it is root's already.
-become_root() {
+# Starts the script again through sudo, with the same arguments, unless root runs it already.
+become_root() { # ARG…
     ((EUID != 0)) || return 0
-    command -v sudo >/dev/null || die "needs root; run it as root (there is no sudo here)"
-    say "needs root: starting again through sudo"
-    # sudo has a PATH of its own, in which the caller's cargo is not found.
-    exec sudo -- env "PATH=$PATH" "$0" "$@"
+    command -v sudo >/dev/null || die "needs root, and there is no sudo here: please run it as root"
+    warn "needs root: starting again through sudo"
+    # sudo has a PATH of its own, in which the caller's cargo is not found, and drops om's settings.
+    local name settings=()
+    for name in PATH CI "${!OM_@}"; do
+        [[ ! -v $name ]] || settings+=("$name=${!name}")
+    done
+    exec sudo -- env "${settings[@]}" "$0" "$@"
 }
 
-# as_caller CMD…: runs CMD as the user who called sudo, so that what it makes in the work tree and in ~/.cargo is
-# that user's; as root if nobody did.
-as_caller() {
-    if [[ -n ${SUDO_USER:-} && $SUDO_USER != root ]]; then
+# Runs CMD as the user who called sudo, if somebody did, so that what it makes in the work tree and in ~/.cargo is
+# that user's.
+as_caller() { # CMD…
+    if [[ ${SUDO_USER:-root} != root ]]; then
         sudo --user "$SUDO_USER" --set-home -- env "PATH=$PATH" "$@"
     else
         "$@"

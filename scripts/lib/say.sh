@@ -1,5 +1,4 @@
 # What a script says to its user: one line, with its own name in front.
-# Sourced by the scripts beside lib/.
 
 # shellcheck shell=bash
 
@@ -12,14 +11,14 @@ die() {
     exit 1
 }
 
-# die_usage MESSAGE: a mistake on the command line, which has an exit status of its own.
+# A mistake on the command line has an exit status of its own.
 die_usage() {
-    warn "$* (see ${0##*/} --help)"
+    warn "$* (see --help)"
     exit 2
 }
 
-# quietly WHAT CMD…: says WHAT and runs CMD; what CMD prints is shown only if it fails.
-quietly() {
+# Says WHAT and runs CMD, whose output is shown only if it fails.
+quietly() { # WHAT CMD…
     local what=$1 output
     shift
     say "$what"
