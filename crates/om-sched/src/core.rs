@@ -41,6 +41,8 @@ use crate::random::Random;
 use crate::settings::Settings;
 use crate::view::{Here, Job, Target, View, Weighing};
 
+/// A reading of the om files that is older than this is not fresh enough to answer with.
+const FRESH_READING: Duration = Duration::from_millis(100);
 /// The longest rest after failures, of a node or a job.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How long a node rests that refused, times two for each refusal in a row.
@@ -240,6 +242,13 @@ impl Core {
             || self.jobs.is_changing(now)
     }
 
+    /// Whether the om files should be read again before an offer is handed in, so that what is answered and decided
+    /// on it is fresh.
+    #[must_use]
+    pub fn wants_reading(&self, now: Time) -> bool {
+        self.jobs.read_at().is_none_or(|read| now.saturating_sub(read) > FRESH_READING)
+    }
+
     /// The decisions of the recent past.
     #[must_use]
     pub fn history(&self) -> &History {
@@ -310,7 +319,6 @@ impl Core {
             node.hear_figures(now, figures);
         }
         if answer.accepted {
-            self.rests.remove(&from);
             self.decide_again(now, question);
         } else {
             self.forget_inbound(from, question.proposal.pid);

@@ -169,7 +169,9 @@ impl Jobs {
     /// b: the load of all that is no job, and of jobs that cannot move.
     #[must_use]
     pub fn background(&self) -> f64 {
-        let others = self.background.iter().copied().reduce(f64::min).unwrap_or(0.0);
+        // As long as there are too few readings, what looks like background may well be a job.
+        let enough = self.background.len() == BACKGROUND_READINGS;
+        let others = self.background.iter().copied().reduce(f64::min).filter(|_| enough).unwrap_or(0.0);
         let pinned: f64 = self
             .iter()
             .filter(|job| job.place == Place::Here && !job.can_move())
@@ -242,6 +244,9 @@ mod tests {
     fn what_reports_show_beyond_the_jobs_is_background_if_it_lasts() {
         let mut jobs = Jobs::default();
         jobs.read(at(0), reading(vec![job(1, 1), job(2, 1)]));
+        jobs.hear_own_load(3.0);
+        jobs.hear_own_load(3.0);
+        assert_eq!(jobs.background(), 0.0);
         jobs.hear_own_load(3.0);
         assert_eq!(jobs.background(), 1.0);
         jobs.hear_own_load(2.0);

@@ -7,15 +7,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
+use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
+use om_proto::table;
+pub use om_proto::table::{FORGET_PERIODS, STALE_PERIODS};
 
 use crate::Time;
 use crate::figures::{Figures, from_milli};
 
-/// A node is no target once nothing was heard of it for this many of its periods.
-pub const STALE_PERIODS: u32 = 3;
-/// A node is forgotten once nothing was heard of it for this many of its periods.
-pub const FORGET_PERIODS: u32 = 10;
 /// What its scheduler said itself outranks its reports for this many periods.
 const FRESH_PERIODS: u32 = 2;
 /// How long the split of a node's load into movable and background is believed.
@@ -28,8 +26,8 @@ pub struct Report<'a> {
     pub address: IpAddr,
     /// Whether its MAC was made with a key of the cluster.
     pub authenticated: bool,
-    /// Who it is.
-    pub identity: &'a Identity,
+    /// Time between its reports.
+    pub period: Duration,
     /// What seldom changes.
     pub machine: Option<&'a Machine>,
     /// What it can do.
@@ -40,6 +38,21 @@ pub struct Report<'a> {
     pub memory: Option<&'a Memory>,
     /// What its migration daemon says; `None`: it has none.
     pub migration: Option<&'a Migration>,
+}
+
+impl<'a> From<&'a table::Node> for Report<'a> {
+    fn from(node: &'a table::Node) -> Self {
+        Self {
+            address: node.address,
+            authenticated: node.authenticated,
+            period: node.period(),
+            machine: node.machine.as_deref(),
+            capacity: node.capacity.as_ref(),
+            load: node.load.as_ref(),
+            memory: node.memory.as_ref(),
+            migration: node.migration.as_ref(),
+        }
+    }
 }
 
 /// A job on its way from here to a node, or just arrived there.
@@ -110,7 +123,7 @@ impl Node {
     /// only now and then.
     pub fn hear(&mut self, now: Time, report: &Report<'_>) {
         self.heard = now;
-        self.period = Duration::from_millis(u64::from(report.identity.period_ms.clamp(100, 60_000)));
+        self.period = report.period;
         self.authenticated = report.authenticated;
         if let Some(machine) = report.machine {
             if self.arch != machine.arch {
