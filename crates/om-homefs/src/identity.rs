@@ -1,0 +1,40 @@
+//! On whose behalf files are touched: the job's user, taken on by one thread at a time.
+//!
+//! The keeper is root and has many threads. A thread that answers file requests becomes the job's user as
+//! far as files go, for good, and no other thread notices: file system uid and gid, supplementary groups,
+//! no capability, and a umask and working directory of its own. Its real and effective ids stay root's, so
+//! that the job's user can neither signal nor trace it.
+
+use std::io;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, umask};
+
+use crate::sys::{self, Capabilities};
+
+/// Whose files these are: the credentials with which every request is executed at home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// User id of the job.
+    pub uid: u32,
+    /// Primary group id of the job.
+    pub gid: u32,
+    /// Supplementary group ids of the job.
+    pub groups: Vec<u32>,
+}
+
+impl Identity {
+    /// Makes the calling thread act as this identity on files, until the thread ends.
+    ///
+    /// On an error the thread may have changed in part and must not execute anything.
+    pub(crate) fn assume(&self) -> io::Result<()> {
+        unshare(CloneFlags::CLONE_FS)?;
+        umask(Mode::empty());
+        sys::set_groups(&self.groups)?;
+        sys::set_fs_gid(self.gid)?;
+        sys::set_fs_uid(self.uid)?;
+        let effective = if self.uid == 0 { Capabilities::FILES } else { Capabilities::NONE };
+        sys::set_capabilities(effective)?;
+        Ok(())
+    }
+}
