@@ -15,12 +15,10 @@ become_root() { # ARG…
     exec sudo -- env "${settings[@]}" "$0" "$@"
 }
 
-# Runs CMD as the user who called sudo, if somebody did, so that what it makes in the work tree and in ~/.cargo is
-# that user's.
-as_caller() { # CMD…
-    if [[ ${SUDO_USER:-root} != root ]]; then
-        sudo --user "$SUDO_USER" --set-home -- env "PATH=$PATH" "$@"
-    else
-        "$@"
-    fi
-}
+# In front of a command: run it as the user who called sudo, if somebody did, so that what it makes in the work tree and
+# in ~/.cargo is that user's.
+AS_CALLER=()
+if [[ ${SUDO_USER:-root} != root ]]; then
+    # shellcheck disable=SC2034 # scripts that build use it
+    AS_CALLER=(sudo --user "$SUDO_USER" --set-home -- env "PATH=$PATH")
+fi
