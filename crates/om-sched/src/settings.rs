@@ -46,7 +46,7 @@ impl Default for Settings {
             memory_reserve: 0.05,
             memory_factor: 2.0,
             move_cost: Duration::from_millis(200),
-            move_bytes_per_s: 117e6,
+            move_bytes_per_s: 112.0 * 1_048_576.0,
             invite: true,
             history: 256,
         }

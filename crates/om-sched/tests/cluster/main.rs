@@ -1,5 +1,7 @@
 //! What the schedulers of a whole cluster do together, in virtual time.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
 mod sim;
 
 use std::time::Duration;
