@@ -6,10 +6,10 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::stat::FileStat;
 
 use crate::abi;
 use crate::frame;
+use crate::sys::Stat;
 
 /// Where a reply's body begins.
 const BODY: usize = frame::HEADER + abi::OUT_HEADER;
@@ -84,26 +84,26 @@ impl Reply {
     }
 
     /// `struct fuse_attr`, with `ino` in place of the file system's own number.
-    pub(crate) fn attributes(&mut self, stat: &FileStat, ino: u64) {
-        let time = |seconds: i64| seconds.cast_unsigned();
-        let ns = |ns: i64| u32::try_from(ns).unwrap_or(0);
-        self.u64(ino).u64(stat.st_size.cast_unsigned()).u64(stat.st_blocks.cast_unsigned());
-        self.u64(time(stat.st_atime)).u64(time(stat.st_mtime)).u64(time(stat.st_ctime));
-        self.u32(ns(stat.st_atime_nsec)).u32(ns(stat.st_mtime_nsec)).u32(ns(stat.st_ctime_nsec));
-        self.u32(stat.st_mode).u32(clamp(stat.st_nlink)).u32(stat.st_uid).u32(stat.st_gid);
-        let (major, minor) = (nix::sys::stat::major(stat.st_rdev), nix::sys::stat::minor(stat.st_rdev));
-        let device = (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12);
-        self.u32(clamp(device)).u32(clamp(stat.st_blksize.cast_unsigned())).u32(0);
+    pub(crate) fn attributes(&mut self, stat: &Stat, ino: u64) {
+        let (atime, mtime, ctime) = (stat.stx_atime, stat.stx_mtime, stat.stx_ctime);
+        self.u64(ino).u64(stat.stx_size).u64(stat.stx_blocks);
+        self.u64(atime.tv_sec.cast_unsigned())
+            .u64(mtime.tv_sec.cast_unsigned())
+            .u64(ctime.tv_sec.cast_unsigned());
+        self.u32(atime.tv_nsec).u32(mtime.tv_nsec).u32(ctime.tv_nsec);
+        self.u32(u32::from(stat.stx_mode)).u32(stat.stx_nlink).u32(stat.stx_uid).u32(stat.stx_gid);
+        let (major, minor) = (stat.stx_rdev_major, stat.stx_rdev_minor);
+        self.u32((minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)).u32(stat.stx_blksize).u32(0);
     }
 
     /// `struct fuse_attr_out`: attributes that are good for `valid`.
-    pub(crate) fn attr_out(&mut self, stat: &FileStat, ino: u64, valid: Duration) {
+    pub(crate) fn attr_out(&mut self, stat: &Stat, ino: u64, valid: Duration) {
         self.u64(valid.as_secs()).u32(valid.subsec_nanos()).u32(0);
         self.attributes(stat, ino);
     }
 
     /// `struct fuse_entry_out`: a name that leads to `node` for as long as `valid`; attributes are good for no time.
-    pub(crate) fn entry(&mut self, node: u64, stat: &FileStat, ino: u64, valid: Duration) {
+    pub(crate) fn entry(&mut self, node: u64, stat: &Stat, ino: u64, valid: Duration) {
         self.u64(node).u64(0).u64(valid.as_secs()).u64(0).u32(valid.subsec_nanos()).u32(0);
         self.attributes(stat, ino);
     }

@@ -15,7 +15,6 @@ use crate::request::{Changes, SetTime};
 use crate::sys;
 
 use super::handle::{path_of, reopen};
-use super::inode::stat_of;
 use super::names::permissions;
 use super::session::Session;
 
@@ -29,7 +28,7 @@ const READ_VALID: Duration = Duration::from_millis(100);
 impl Session {
     pub(super) fn getattr(&self, node: u64, handle: Option<u64>, reply: &mut Reply) -> Result<(), Errno> {
         let (stat, valid) = match handle {
-            Some(handle) => (stat_of(&self.handles.get(handle)?.file()?.fd)?, READ_VALID),
+            Some(handle) => (sys::stat(&self.handles.get(handle)?.file()?.fd)?, READ_VALID),
             None => (self.inodes.get(node)?.stat()?, Duration::ZERO),
         };
         reply.attr_out(&stat, self.inodes.number_of(&stat), valid);
@@ -70,7 +69,7 @@ impl Session {
     }
 
     pub(super) fn statfs(&self, node: u64, reply: &mut Reply) -> Result<(), Errno> {
-        let stat = fstatvfs(&*self.inodes.get(node)?.place())?;
+        let stat = fstatvfs(&*self.inodes.get(node)?.look()?)?;
         reply.u64(stat.blocks()).u64(stat.blocks_free()).u64(stat.blocks_available());
         reply.u64(stat.files()).u64(stat.files_free());
         reply.u32(clamp(stat.block_size())).u32(clamp(stat.name_max()));
@@ -79,7 +78,7 @@ impl Session {
     }
 
     pub(super) fn access(&self, node: u64, mask: u32) -> Result<(), Errno> {
-        sys::access(&*self.inodes.get(node)?.place(), mask & 0o7)
+        sys::access(&*self.inodes.get(node)?.look()?, mask & 0o7)
     }
 
     pub(super) fn setxattr(&self, node: u64, name: &CStr, value: &[u8], flags: u32) -> Result<(), Errno> {

@@ -14,7 +14,7 @@ use crate::reply::{Reply, clamp};
 use crate::sys;
 
 use super::handle::{File, Handle, reopen};
-use super::inode::{Inode, kind_of, stat_of};
+use super::inode::{Inode, kind_of};
 use super::names::{look, mask, permissions};
 use super::session::Session;
 
@@ -61,7 +61,7 @@ impl Session {
             }
             Err(Errno::EEXIST) => {
                 let place = openat(&*directory, name, look(), Mode::empty())?;
-                if kind_of(&stat_of(&place)?) != SFlag::S_IFREG {
+                if kind_of(&sys::stat(&place)?) != SFlag::S_IFREG {
                     return Err(Errno::ESTALE);
                 }
                 let fd = reopen(&place, openable(flags)?)?;

@@ -5,6 +5,8 @@
 //! goes on next, and the file system need not search for it.
 
 use std::ffi::CStr;
+use std::os::fd::AsFd;
+use std::sync::Mutex;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -17,9 +19,8 @@ use crate::sys;
 
 use super::data::sync;
 use super::handle::{Directory, Handle, reopen};
+use super::inode::device_of;
 use super::session::Session;
-use std::os::fd::AsFd;
-use std::sync::Mutex;
 
 /// Bytes of an entry before its name, as getdents64(2) has them and as FUSE has them.
 const DENTS_HEADER: usize = 19;
@@ -46,10 +47,10 @@ impl Session {
         if inode.kind != SFlag::S_IFDIR {
             return Err(Errno::ENOTDIR);
         }
-        let handle = match inode.veiled {
+        let handle = match inode.is_veiled() {
             true => Handle::Veiled,
             false => {
-                let fd = reopen(&*inode.place(), OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
+                let fd = reopen(&*inode.look()?, OFlag::O_RDONLY | OFlag::O_DIRECTORY)?;
                 Handle::Directory(Directory { fd, position: Mutex::new(0) })
             }
         };
@@ -97,7 +98,7 @@ impl Session {
             Handle::Veiled => return Ok(()),
             Handle::File(_) => return Err(Errno::ENOTDIR),
         };
-        let device = super::inode::stat_of(&directory.fd)?.st_dev;
+        let device = device_of(&sys::stat(&directory.fd)?);
         let mut position = lock(&directory.position);
         if listing.offset != *position {
             let offset = listing.offset.cast_signed();

@@ -17,6 +17,7 @@ mod handle;
 mod inode;
 mod lock;
 mod names;
+mod place;
 mod session;
 mod veil;
 
@@ -101,7 +102,7 @@ impl Export {
 #[derive(Debug)]
 pub struct Server {
     identity: Identity,
-    export: Arc<OwnedFd>,
+    export: OwnedFd,
     sessions: Mutex<Sessions>,
 }
 
@@ -116,7 +117,7 @@ struct Sessions {
 impl Server {
     /// A server of `export` for a job with this identity. It has no thread; [`Server::serve`] is its work.
     pub fn new(identity: Identity, export: Export) -> Server {
-        Server { identity, export: Arc::new(export.root), sessions: Mutex::default() }
+        Server { identity, export: export.root, sessions: Mutex::default() }
     }
 
     /// Serves one connection until it ends, which is `Ok`, or fails.
@@ -181,7 +182,7 @@ impl Server {
         let session = match sessions.live.get(&id) {
             Some(session) => session.clone(),
             None => {
-                let session = Arc::new(Session::new(self.export.clone())?);
+                let session = Arc::new(Session::new(&self.export)?);
                 sessions.live.insert(id, session.clone());
                 session
             }

@@ -13,10 +13,12 @@ use nix::sys::stat::{Mode, SFlag, mkdirat, mknodat, umask as set_umask};
 use nix::unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat};
 
 use crate::reply::Reply;
+use crate::sys;
 
 use super::handle::path_of;
-use super::inode::{Inode, stat_of};
+use super::inode::{Inode, kind_of};
 use super::session::Session;
+use super::veil::Nature;
 
 /// How long the guest's kernel may take a name to lead where it led. What the job itself changes it knows at
 /// once; this is how late it may see what others at home rename or remove. Missing names are never remembered.
@@ -28,7 +30,7 @@ const PERMISSIONS: u32 = 0o7777;
 impl Session {
     pub(super) fn lookup(&self, parent: u64, name: &CStr, reply: &mut Reply) -> Result<(), Errno> {
         let parent = self.inodes.get(parent)?;
-        if parent.veiled {
+        if parent.is_veiled() {
             return Err(Errno::ENOENT);
         }
         let inode = self.find(&parent, name, reply)?;
@@ -38,7 +40,11 @@ impl Session {
 
     /// Looks up a name, counts the lookup and appends the entry.
     pub(super) fn find(&self, parent: &Inode, name: &CStr, reply: &mut Reply) -> Result<Arc<Inode>, Errno> {
-        let place = openat(&*parent.unveiled()?, name, look(), Mode::empty())?;
+        let directory = parent.unveiled()?;
+        let mut place = openat(&*directory, name, look(), Mode::empty())?;
+        if parent.nature == Nature::Automounter && kind_of(&sys::stat(&place)?) == SFlag::S_IFDIR {
+            place = openat(&*directory, name, look() | OFlag::O_DIRECTORY, Mode::empty())?;
+        }
         self.entry(parent, place, reply)
     }
 
@@ -49,7 +55,7 @@ impl Session {
         place: OwnedFd,
         reply: &mut Reply,
     ) -> Result<Arc<Inode>, Errno> {
-        let stat = stat_of(&place)?;
+        let stat = sys::stat(&place)?;
         let inode = self.inodes.adopt(place, &stat, parent)?;
         reply.entry(inode.id, &stat, self.inodes.number_of(&stat), ENTRY_VALID);
         Ok(inode)
@@ -102,11 +108,15 @@ impl Session {
     }
 
     pub(super) fn unlink(&self, parent: u64, name: &CStr) -> Result<(), Errno> {
-        unlinkat(&*self.inodes.get(parent)?.unveiled()?, name, UnlinkatFlags::NoRemoveDir)
+        let parent = self.inodes.get(parent)?.unveiled()?;
+        self.inodes.keep(&parent, name);
+        unlinkat(&*parent, name, UnlinkatFlags::NoRemoveDir)
     }
 
     pub(super) fn rmdir(&self, parent: u64, name: &CStr) -> Result<(), Errno> {
-        unlinkat(&*self.inodes.get(parent)?.unveiled()?, name, UnlinkatFlags::RemoveDir)
+        let parent = self.inodes.get(parent)?.unveiled()?;
+        self.inodes.keep(&parent, name);
+        unlinkat(&*parent, name, UnlinkatFlags::RemoveDir)
     }
 
     pub(super) fn rename(
@@ -119,6 +129,7 @@ impl Session {
     ) -> Result<(), Errno> {
         let flags = RenameFlags::from_bits(flags).ok_or(Errno::EINVAL)?;
         let (from, to) = (self.inodes.get(parent)?.unveiled()?, self.inodes.get(to)?.unveiled()?);
+        self.inodes.keep(&to, new_name);
         renameat2(&*from, name, &*to, new_name, flags)
     }
 

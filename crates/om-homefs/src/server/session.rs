@@ -45,7 +45,7 @@ pub(super) struct Memory {
 }
 
 impl Session {
-    pub(super) fn new(root: Arc<OwnedFd>) -> io::Result<Session> {
+    pub(super) fn new(root: &OwnedFd) -> io::Result<Session> {
         Ok(Session {
             inodes: Inodes::new(root)?,
             handles: Handles::default(),

@@ -1,4 +1,4 @@
-//! Which file systems no guest may look into.
+//! Which file systems are special to a guest: those that it may not look into, and automounters.
 //!
 //! What the kernel makes up (`/proc`, `/sys`, control groups, debugging) is about the node and its processes,
 //! the keeper among them, not about the job's files. The guest's node covers these with its own; here they are empty
@@ -32,8 +32,25 @@ const VEILED: [u64; 19] = [
     0x0765_5821, // resctrl
 ];
 
-/// Whether the directory or file is on a file system that guests must not look into.
-pub(super) fn is_veiled(file: impl AsFd) -> Result<bool, Errno> {
-    let kind = fstatfs(file)?.filesystem_type().0;
-    Ok(VEILED.contains(&u64::try_from(kind).unwrap_or(u64::MAX)))
+/// `f_type` of autofs.
+const AUTOFS: u64 = 0x0187;
+
+/// What kind of file system something is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Nature {
+    /// One that keeps files.
+    Plain,
+    /// One that guests must not look into.
+    Veiled,
+    /// One whose directories become mounts when somebody goes there.
+    Automounter,
+}
+
+/// What kind of file system the directory or file is on.
+pub(super) fn nature_of(file: impl AsFd) -> Result<Nature, Errno> {
+    Ok(match u64::try_from(fstatfs(file)?.filesystem_type().0) {
+        Ok(AUTOFS) => Nature::Automounter,
+        Ok(kind) if VEILED.contains(&kind) => Nature::Veiled,
+        _ => Nature::Plain,
+    })
 }
