@@ -195,7 +195,7 @@ impl Core {
         match input {
             Input::Here(address) => self.here = Some(address),
             Input::Report(report) => self.hear(now, &report),
-            Input::Goodbye(address) => self.forget_node(address),
+            Input::Goodbye(address) => self.forget_node(now, address),
             Input::Snapshot(snapshot) => self.handle_snapshot(now, snapshot),
             Input::NoSnapshot => self.jobs.lose(),
             Input::Offer { from, authenticated, offer } => self.handle_offer(now, from, authenticated, offer),
@@ -275,11 +275,11 @@ impl Core {
         }
     }
 
-    fn forget_node(&mut self, address: IpAddr) {
+    fn forget_node(&mut self, now: Time, address: IpAddr) {
         self.nodes.remove(&address);
         self.rests.remove(&address);
         if let Some(question) = self.questions.close(address) {
-            self.history.update(Time::ZERO, question.decision, Outcome::Unanswered);
+            self.outcome(now, question.decision, Outcome::Unanswered);
         }
     }
 

@@ -6,8 +6,11 @@ mod sim;
 
 use std::time::Duration;
 
+use om_sched::Time;
 use om_sched::job::Admin;
-use om_sched::policy::Nothing;
+use om_sched::policy::{Nothing, Policy, Proposal};
+use om_sched::random::Random;
+use om_sched::view::View;
 use proptest::prelude::*;
 
 use sim::{Job, Sim};
@@ -195,6 +198,22 @@ fn equal_seeds_give_equal_runs() {
     assert_eq!(run(), run());
 }
 
+/// Proposes whatever comes to its mind, sensible or not, and sticks to it.
+struct Wild;
+
+impl Policy for Wild {
+    fn decide(&mut self, _now: Time, view: &View, random: &mut Random) -> Vec<Proposal> {
+        let pids: Vec<u32> = view.jobs.iter().map(|job| job.pid).chain(95..125).collect();
+        let propose = |random: &mut Random| Proposal {
+            pid: pids[random.below(pids.len())],
+            to: sim::address(random.below(7)),
+            reason: "why not".into(),
+            weighing: None,
+        };
+        (0..10).map(|_| propose(random)).collect()
+    }
+}
+
 fn any_job(nodes: usize) -> impl Strategy<Value = Job> {
     (0..nodes, 0..8000u64, 0.1..30.0f64, 1..4u32, 1..200u64, prop::bool::weighted(0.1)).prop_map(
         |(home, start_ms, work_s, tasks, mib, locked)| Job {
@@ -240,6 +259,28 @@ proptest! {
         sim.add(jobs);
         sim.run_to_the_end(1500.0);
         prop_assert!(sim.moved.len() <= 4 * count + 4, "{} moves of {} jobs", sim.moved.len(), count);
+    }
+
+    /// The guard holds whatever a policy wants: the simulated cluster checks every move.
+    #[test]
+    fn no_policy_can_bypass_the_guard(
+        (nodes, jobs) in any_cluster(),
+        seed: u64,
+        switches in prop::collection::vec((any::<bool>(), any::<bool>(), any::<bool>(), 0u32..4), 6),
+        dies in prop::option::of(0usize..6),
+    ) {
+        let mut sim = Sim::with_policy(&nodes, seed, || Box::new(Wild));
+        for (node, (block, stay, monitoring, guest_limit)) in sim.nodes.iter_mut().zip(switches) {
+            node.admin = Admin { block, stay, ..Admin::default() };
+            node.monitoring = monitoring;
+            node.guest_limit = guest_limit;
+        }
+        sim.add(jobs);
+        sim.run_for(10.0);
+        if let Some(dies) = dies.filter(|index| *index < nodes.len()) {
+            sim.kill(dies);
+        }
+        sim.run_for(20.0);
     }
 
     /// Jobs that never end: whatever is moved is moved soon, then there is peace.

@@ -446,7 +446,7 @@ impl Sim {
         let target = &self.nodes[to];
         assert!(!target.monitoring, "{to} only tells");
         assert!(self.now - target.last_report <= PERIOD * 3 + STEP, "{to} is stale");
-        let Some(job) = self.jobs.get_mut(&pid) else {
+        let Some(job) = self.jobs.get(&pid) else {
             let end = MoveEnd::Failed { reason: "no such process".into(), only_the_job: true };
             self.nodes[from].core.handle(self.now, Input::MoveEnded { pid, end });
             return;
@@ -457,6 +457,9 @@ impl Sim {
         assert!(!job.job.locked, "job {pid} is locked");
         if job.node == from {
             assert!(home || !(target.admin.block || target.admin.expel) || !target.alive, "{to} is blocked");
+            let guests = self.jobs.values().filter(|job| job.node == to && job.job.home != to).count();
+            let limit = target.guest_limit as usize;
+            assert!(home || guests < limit || !target.alive, "{to} has its {limit} guests already");
             assert!(home || from != job.job.home || !self.nodes[from].admin.stay, "{from} keeps its own");
             if let Some(arrived) = job.arrived.filter(|_| !self.nodes[from].admin.expel) {
                 let stayed = self.now - arrived;
@@ -465,8 +468,11 @@ impl Sim {
         } else {
             assert!(self.nodes[from].admin.bring && home, "{from} moves a job that is not there");
         }
-        job.in_move = Some((to, self.now + move_takes(job.job.rss_bytes)));
         self.moved.push(Moved { at: self.now, job: pid, from: job.node, to });
+        let until = self.now + move_takes(job.job.rss_bytes);
+        if let Some(job) = self.jobs.get_mut(&pid) {
+            job.in_move = Some((to, until));
+        }
     }
 }
 

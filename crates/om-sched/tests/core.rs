@@ -1,0 +1,460 @@
+//! One core, spoken to by hand: what the guard keeps from happening, and how questions are answered.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use om_proto::offer::{Answer, Ask};
+use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
+use om_sched::Time;
+use om_sched::core::{Core, Input, MoveEnd, Output};
+use om_sched::history::Outcome;
+use om_sched::job::{Admin, LocalJob, Place, Snapshot};
+use om_sched::node::Report;
+use om_sched::offer::Offer;
+use om_sched::policy::Cost;
+use om_sched::random::Random;
+use om_sched::settings::Settings;
+
+fn node(last: u8) -> IpAddr {
+    IpAddr::from([10, 77, 0, last])
+}
+
+fn at(ms: u64) -> Time {
+    Duration::from_millis(ms)
+}
+
+/// A node as it tells of itself.
+#[derive(Clone)]
+struct Told {
+    address: IpAddr,
+    authenticated: bool,
+    machine: Machine,
+    capacity: Capacity,
+    load: Load,
+    memory: Memory,
+    migration: Option<Migration>,
+}
+
+impl Told {
+    fn new(last: u8, runnable: u32) -> Self {
+        Self {
+            address: node(last),
+            authenticated: true,
+            machine: Machine {
+                arch: "x86_64".into(),
+                kernel_release: String::new(),
+                cpu_model: String::new(),
+                cpu_features: 77,
+                online_cpus: 1,
+                om_version: String::new(),
+            },
+            capacity: Capacity {
+                effective_cpus_milli: 1000,
+                speed: 1000,
+                mem_total_kib: Some(4 << 20),
+                swap_total_kib: None,
+            },
+            load: Load {
+                runnable: Some(runnable),
+                exported_milli: Some(runnable * 1000),
+                smoothed_milli: Some(runnable * 1000),
+                busy_permille: None,
+                steal_permille: None,
+                psi_cpu_some_us: None,
+                psi_memory_some_us: None,
+                psi_io_some_us: None,
+                processes: None,
+            },
+            memory: Memory { available_kib: Some(2 << 20), swap_free_kib: None },
+            migration: Some(Migration {
+                guests: 0,
+                guest_limit: 2,
+                own_jobs: runnable,
+                block: false,
+                stay: false,
+                expel: false,
+                bring: false,
+            }),
+        }
+    }
+
+    fn tell(&self, core: &mut Core, now: Time) {
+        let report = Report {
+            address: self.address,
+            authenticated: self.authenticated,
+            period: Duration::from_secs(1),
+            machine: Some(&self.machine),
+            capacity: Some(&self.capacity),
+            load: Some(&self.load),
+            memory: Some(&self.memory),
+            migration: self.migration.as_ref(),
+        };
+        core.handle(now, Input::Report(report));
+    }
+}
+
+fn job(pid: u32) -> LocalJob {
+    LocalJob {
+        pid,
+        uid: 1000,
+        home: node(1),
+        is_own: true,
+        place: Place::Here,
+        cpu: Duration::from_secs(2),
+        runnable: 1,
+        rss_bytes: 8 << 20,
+        threads: 1,
+        age: Duration::from_secs(8),
+        since_move: None,
+        moves: 0,
+        locked: false,
+        stay_reasons: Vec::new(),
+        command: "job".into(),
+    }
+}
+
+fn jobs(jobs: Vec<LocalJob>) -> Input<'static> {
+    Input::Snapshot(Snapshot { jobs, admin: Admin::default() })
+}
+
+fn core_with(settings: Settings) -> Core {
+    let mut core = Core::new(settings, Box::new(Cost::default()), Random::from_seed(1));
+    core.handle(at(0), Input::Here(node(1)));
+    core
+}
+
+/// Node 1, with a key; its own report has been heard.
+fn core() -> Core {
+    let mut core = core_with(Settings { has_key: true, ..Settings::default() });
+    Told::new(1, 0).tell(&mut core, at(0));
+    core
+}
+
+fn sent(core: &mut Core) -> Vec<(IpAddr, Offer)> {
+    outputs(core)
+        .into_iter()
+        .filter_map(|it| if let Output::Send { to, offer } = it { Some((to, offer)) } else { None })
+        .collect()
+}
+
+fn outputs(core: &mut Core) -> Vec<Output> {
+    std::iter::from_fn(|| core.poll_output()).collect()
+}
+
+fn asked(core: &mut Core) -> Option<(IpAddr, Ask)> {
+    sent(core).into_iter().find_map(|(to, offer)| match offer {
+        Offer::Ask(ask) if ask.runnable_milli > 0 => Some((to, ask)),
+        _ => None,
+    })
+}
+
+fn ask(nonce: u64) -> Ask {
+    Ask { nonce, rss_bytes: 8 << 20, runnable_milli: 1000, cpu_features: 77, coming_home: false }
+}
+
+fn yes(nonce: u64) -> Answer {
+    Answer {
+        nonce,
+        accepted: true,
+        reason: String::new(),
+        movable_milli: 0,
+        background_milli: 0,
+        effective_cpus_milli: 1000,
+        speed: 1000,
+        promise_ms: 3000,
+    }
+}
+
+fn offer(from: u8, offer: Offer) -> Input<'static> {
+    Input::Offer { from: node(from), authenticated: true, offer }
+}
+
+/// What this node answers to a question of node 2.
+fn answer_to(core: &mut Core, now: Time, ask: Ask) -> Answer {
+    core.handle(now, offer(2, Offer::Ask(ask)));
+    sent(core)
+        .into_iter()
+        .find_map(|(to, offer)| match offer {
+            Offer::Answer(answer) => {
+                assert_eq!(to, node(2));
+                Some(answer)
+            }
+            _ => None,
+        })
+        .unwrap()
+}
+
+/// Who is asked when three jobs compete here and node 2 is as told.
+fn asked_with(core: &mut Core, two: &Told) -> Option<IpAddr> {
+    two.tell(core, at(10));
+    core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
+    asked(core).map(|(to, _)| to)
+}
+
+#[test]
+fn an_idle_node_is_asked_for_the_job_that_wins_most() {
+    let mut core = core();
+    assert_eq!(asked_with(&mut core, &Told::new(2, 0)), Some(node(2)));
+}
+
+#[test]
+fn nodes_that_the_guard_refuses_are_not_even_asked() {
+    let two = || Told::new(2, 0);
+    let features = |it: Told| Told { machine: Machine { cpu_features: 78, ..it.machine.clone() }, ..it };
+    let arch = |it: Told| Told { machine: Machine { arch: "aarch64".into(), ..it.machine.clone() }, ..it };
+    let memory =
+        |it: Told| Told { memory: Memory { available_kib: Some(200 << 10), swap_free_kib: None }, ..it };
+    let migration = |change: fn(&mut Migration)| {
+        let mut it = two();
+        change(it.migration.as_mut().unwrap());
+        it
+    };
+    let refused = [
+        ("unsigned", Told { authenticated: false, ..two() }),
+        ("without migration daemon", Told { migration: None, ..two() }),
+        ("other features", features(two())),
+        ("other architecture", arch(two())),
+        ("short of memory", memory(two())),
+        ("blocked", migration(|it| it.block = true)),
+        ("expelling", migration(|it| it.expel = true)),
+        ("full", migration(|it| it.guests = 2)),
+        ("without load", Told { load: Load { runnable: None, exported_milli: None, ..two().load }, ..two() }),
+    ];
+    for (name, told) in refused {
+        assert_eq!(asked_with(&mut core(), &told), None, "{name}");
+    }
+}
+
+#[test]
+fn a_node_that_has_fallen_silent_is_not_asked() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(0));
+    Told::new(1, 3).tell(&mut core, at(3001));
+    core.handle(at(3001), jobs(vec![job(7), job(8), job(9)]));
+    assert_eq!(asked(&mut core), None);
+}
+
+#[test]
+fn a_node_that_said_goodbye_is_not_asked() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(0));
+    core.handle(at(1), Input::Goodbye(node(2)));
+    core.handle(at(2), jobs(vec![job(7), job(8), job(9)]));
+    assert_eq!(asked(&mut core), None);
+}
+
+#[test]
+fn jobs_that_the_guard_keeps_are_not_asked_for() {
+    let kept = [
+        ("locked", LocalJob { locked: true, ..job(7) }),
+        ("with a stay reason", LocalJob { stay_reasons: vec!["mem_lock".into()], ..job(7) }),
+        ("in a move", LocalJob { place: Place::Moving, ..job(7) }),
+        ("away", LocalJob { place: Place::Away(node(3)), ..job(7) }),
+        ("just arrived", LocalJob { moves: 1, since_move: Some(at(500)), ..job(7) }),
+    ];
+    for (name, kept) in kept {
+        let mut core = core();
+        Told::new(2, 0).tell(&mut core, at(10));
+        // The node is loaded by something that nobody can move.
+        Told::new(1, 9).tell(&mut core, at(10));
+        core.handle(at(20), jobs(vec![kept.clone()]));
+        assert_eq!(asked(&mut core), None, "{name}");
+    }
+}
+
+#[test]
+fn switches_keep_own_jobs_here_but_not_guests() {
+    for (stay, bring) in [(true, false), (false, true)] {
+        let guest =
+            |pid| LocalJob { home: node(3), is_own: false, moves: 1, since_move: Some(at(9000)), ..job(pid) };
+        let admin = Admin { stay, bring, ..Admin::default() };
+        let mut core = core();
+        Told::new(2, 0).tell(&mut core, at(10));
+        core.handle(at(20), Input::Snapshot(Snapshot { jobs: vec![job(7), job(8), job(9)], admin }));
+        assert_eq!(asked(&mut core), None);
+        core.handle(at(30), Input::Snapshot(Snapshot { jobs: vec![job(7), guest(8), job(9)], admin }));
+        assert_eq!(asked(&mut core).map(|(to, _)| to), Some(node(2)));
+    }
+}
+
+#[test]
+fn without_a_key_nothing_is_asked_or_promised_unless_that_is_wanted() {
+    let mut core = core_with(Settings::default());
+    Told::new(1, 0).tell(&mut core, at(0));
+    assert_eq!(asked_with(&mut core, &Told::new(2, 0)), None);
+    let answer = answer_to(&mut core, at(30), ask(1));
+    assert_eq!((answer.accepted, answer.reason.as_str()), (false, "it has no cluster key"));
+
+    let mut core = core_with(Settings { allow_without_key: true, ..Settings::default() });
+    Told::new(1, 0).tell(&mut core, at(0));
+    let unsigned = Told { authenticated: false, ..Told::new(2, 0) };
+    assert_eq!(asked_with(&mut core, &unsigned), Some(node(2)));
+}
+
+#[test]
+fn what_is_not_signed_is_not_heard_by_a_node_with_a_key() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(0));
+    core.handle(at(1), jobs(vec![]));
+    let unsigned = Input::Offer { from: node(2), authenticated: false, offer: Offer::Ask(ask(1)) };
+    core.handle(at(2), unsigned);
+    assert_eq!(outputs(&mut core), vec![]);
+}
+
+#[test]
+fn a_yes_leads_to_one_request_and_its_end_to_the_history() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(10));
+    core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
+    let (_, question) = asked(&mut core).unwrap();
+    core.handle(at(25), offer(2, Offer::Answer(yes(question.nonce))));
+    let moves = |core: &mut Core| {
+        outputs(core).into_iter().filter(|it| matches!(it, Output::Move { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(moves(&mut core), vec![Output::Move { pid: 7, to: node(2), home: false }]);
+    // The same answer again, and another reading while the move goes on.
+    core.handle(at(26), offer(2, Offer::Answer(yes(question.nonce))));
+    core.handle(at(27), jobs(vec![LocalJob { place: Place::Moving, ..job(7) }, job(8), job(9)]));
+    assert_eq!(moves(&mut core), vec![]);
+    let end = MoveEnd::Done { downtime: Some(at(50)) };
+    core.handle(at(125), Input::MoveEnded { pid: 7, end });
+    let decision = core.history().iter().next().unwrap();
+    assert_eq!(decision.outcome, Outcome::Moved { took_ms: 100, downtime_ms: Some(50) });
+    assert_eq!(core.price().learned, 1);
+}
+
+#[test]
+fn a_no_is_respected_for_longer_and_longer() {
+    let mut core = core();
+    let mut asked_at = Vec::new();
+    for second in 0..40u64 {
+        let now = at(second * 1000);
+        Told::new(1, 3).tell(&mut core, now);
+        Told::new(2, 0).tell(&mut core, now);
+        core.handle(now, jobs(vec![job(7), job(8), job(9)]));
+        if let Some((_, question)) = asked(&mut core) {
+            asked_at.push(second);
+            let no = Answer { accepted: false, reason: "not today".into(), ..yes(question.nonce) };
+            core.handle(now, offer(2, Offer::Answer(no)));
+        }
+    }
+    assert_eq!(asked_at, vec![0, 1, 3, 7, 15, 31]);
+    let last = core.history().iter().next_back().unwrap();
+    assert_eq!(last.outcome, Outcome::Refused { reason: "not today".into() });
+}
+
+#[test]
+fn a_question_without_answer_is_put_twice_and_then_taken_back() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(10));
+    core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
+    let (_, question) = asked(&mut core).unwrap();
+    assert_eq!(core.poll_timeout(), Some(at(320)));
+    core.handle_timeout(at(320));
+    assert_eq!(asked(&mut core), Some((node(2), question.clone())));
+    core.handle_timeout(at(620));
+    let taken_back = Ask { runnable_milli: 0, rss_bytes: 0, cpu_features: 0, ..question };
+    assert_eq!(sent(&mut core), vec![(node(2), Offer::Ask(taken_back))]);
+    assert_eq!(core.poll_timeout(), None);
+}
+
+#[test]
+fn promises_count_in_the_next_answer_until_the_job_is_there_or_time_is_up() {
+    let mut core = core();
+    Told::new(2, 5).tell(&mut core, at(0));
+    core.handle(at(0), jobs(vec![]));
+    let first = answer_to(&mut core, at(1), ask(1));
+    assert!(first.accepted && first.promise_ms > 3000);
+    assert_eq!(first.movable_milli, 0);
+    // The same question again is the same promise.
+    assert_eq!(answer_to(&mut core, at(2), ask(1)).movable_milli, 0);
+    assert_eq!(answer_to(&mut core, at(3), ask(2)).movable_milli, 1000);
+    // Two guests are promised, and two is the limit.
+    let third = answer_to(&mut core, at(4), ask(3));
+    assert_eq!((third.accepted, third.reason.as_str()), (false, "it has as many guests as it takes"));
+    // One is taken back, the other arrives.
+    core.handle(at(5), offer(2, Offer::Ask(Ask { runnable_milli: 0, ..ask(2) })));
+    let guest = LocalJob { home: node(2), is_own: false, moves: 1, since_move: Some(at(0)), ..job(7) };
+    core.handle(at(6), jobs(vec![guest.clone()]));
+    assert_eq!(answer_to(&mut core, at(7), ask(4)).movable_milli, 1000);
+    let over = at(8) + Duration::from_millis(u64::from(first.promise_ms));
+    Told::new(1, 1).tell(&mut core, over);
+    Told::new(2, 5).tell(&mut core, over);
+    core.handle(over, jobs(vec![guest]));
+    assert_eq!(answer_to(&mut core, over, ask(5)).movable_milli, 1000);
+}
+
+#[test]
+fn a_job_may_always_come_home() {
+    let admin = Admin { block: true, ..Admin::default() };
+    let mut core = core();
+    Told::new(2, 5).tell(&mut core, at(0));
+    core.handle(at(0), Input::Snapshot(Snapshot { jobs: vec![], admin }));
+    assert!(!answer_to(&mut core, at(1), ask(1)).accepted);
+    assert!(answer_to(&mut core, at(2), Ask { coming_home: true, ..ask(2) }).accepted);
+}
+
+#[test]
+fn strangers_and_nodes_without_om_files_get_a_no_with_a_reason() {
+    let mut core = core();
+    let reason = |core: &mut Core, now| answer_to(core, now, ask(1)).reason;
+    assert_eq!(reason(&mut core, at(1)), "it has no migration daemon");
+    core.handle(at(2), jobs(vec![]));
+    assert_eq!(reason(&mut core, at(3)), "it does not hear the asking node's omd");
+    Told::new(2, 5).tell(&mut core, at(4));
+    assert_eq!(reason(&mut core, at(5)), "");
+    assert_eq!(reason(&mut core, at(4001)), "its own omd is not heard");
+}
+
+#[test]
+fn an_idle_node_invites_the_loaded_one_and_an_invitation_is_taken() {
+    let mut idle = core();
+    Told::new(2, 3).tell(&mut idle, at(10));
+    Told::new(3, 2).tell(&mut idle, at(10));
+    idle.handle(at(20), jobs(vec![]));
+    let sent_by_idle = sent(&mut idle);
+    let [(to, Offer::Invite(invite))] = &sent_by_idle[..] else { panic!("{sent_by_idle:?}") };
+    assert_eq!((*to, invite.figures.movable_milli), (node(2), 0));
+    idle.handle(at(30), jobs(vec![]));
+    assert_eq!(sent(&mut idle), vec![], "not more than one a second");
+
+    // The loaded node has old news of the idle one, and asks it nevertheless.
+    let mut loaded = core();
+    Told::new(2, 3).tell(&mut loaded, at(10));
+    loaded.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
+    assert_eq!(asked(&mut loaded), None);
+    loaded.handle(at(30), offer(2, Offer::Invite(invite.clone())));
+    assert_eq!(asked(&mut loaded).map(|(to, _)| to), Some(node(2)));
+}
+
+#[test]
+fn a_dry_run_asks_promises_and_moves_nothing_and_tells_each_decision_once() {
+    let mut core = core_with(Settings { has_key: true, dry_run: true, ..Settings::default() });
+    Told::new(1, 0).tell(&mut core, at(0));
+    Told::new(2, 0).tell(&mut core, at(0));
+    for turn in 0..3 {
+        core.handle(at(turn * 100), jobs(vec![job(7), job(8)]));
+    }
+    let told: Vec<Output> = outputs(&mut core);
+    let [Output::Decided(decision)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(decision.outcome, Outcome::WouldMove);
+    assert!(!answer_to(&mut core, at(400), ask(1)).accepted);
+}
+
+#[test]
+fn why_names_gains_and_refusals() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(0));
+    Told { migration: None, ..Told::new(3, 0) }.tell(&mut core, at(0));
+    let locked = LocalJob { locked: true, ..job(9) };
+    core.handle(at(10), Input::Snapshot(Snapshot { jobs: vec![job(8), locked], admin: Admin::default() }));
+    let jobs = core.explain_jobs(at(10));
+    assert_eq!(jobs[1].refusal.as_deref(), Some("it is locked"));
+    let candidates = &jobs[0].candidates;
+    assert_eq!(candidates.len(), 2);
+    let monitoring = candidates.iter().find(|it| it.address == node(3)).unwrap();
+    assert_eq!(monitoring.refusal.as_deref(), Some("it has no migration daemon"));
+    assert!(candidates.iter().find(|it| it.address == node(2)).unwrap().weighing.is_some());
+}
