@@ -136,6 +136,23 @@ impl OmRoot {
         write_text(&self.switch_file(switch), if on { "1" } else { "0" }).map_err(switch_error)
     }
 
+    /// How many guests the node takes at most, from `hpc/admin/guest_limit`; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// If there is one and it cannot be read or holds no number.
+    pub fn guest_limit(&self) -> Result<Option<u32>, OmError> {
+        let path = self.path.join("hpc/admin/guest_limit");
+        let text = match read_text(&path) {
+            Err(OmError::Gone { .. }) => return Ok(None),
+            other => other?,
+        };
+        let limit = text.trim().parse().map_err(|_| OmError::Unparseable {
+            path,
+            source: ParseError::new("a number of guests", &text),
+        })?;
+        Ok(Some(limit))
+    }
+
     /// Whether a migration daemon serves this root now.
     #[must_use]
     pub fn available(&self) -> bool {

@@ -1,0 +1,387 @@
+//! How many tasks are runnable, counted from the processes that this `/proc` shows.
+//!
+//! `/proc/loadavg` knows better on a whole machine, but shows the whole machine's figure in a container too. So
+//! every process is looked at, each period, which is what this daemon's CPU time goes into:
+//!
+//! * the `stat` of up to [`KEPT_LIMIT`] processes stays open: half the price of opening it by name;
+//! * the threads of a process are looked at one by one only if the process has used CPU time since the last
+//!   sample or had a runnable thread then: the many threads that sleep all day cost nothing;
+//! * kernel threads are recognised once and passed over from then on. They work on behalf of processes that are
+//!   counted already.
+//!
+//! The sampler itself is not counted. A process that ends meanwhile is not there; that is no failure.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
+
+/// How many files stay open at most.
+const KEPT_LIMIT: usize = 4096;
+/// Descriptors left for everything else.
+const SPARE_FILES: u64 = 64;
+/// After so many samples a kernel thread's pid is looked at again: it may be somebody else's by now.
+const KERNEL_THREAD_LASTS: u32 = 30;
+/// `PF_KTHREAD` of the kernel's `sched.h`.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// How many tasks there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tasks {
+    /// Threads that run or wait for a CPU.
+    pub(super) runnable: u32,
+    /// Processes, without kernel threads.
+    pub(super) processes: u32,
+}
+
+/// Counts tasks, and remembers what makes counting cheap.
+#[derive(Debug)]
+pub(super) struct TaskCounter {
+    proc: Dir,
+    own_pid: u32,
+    known: HashMap<u32, Process>,
+    /// How many of `known` have their file open, and how many may.
+    kept: usize,
+    may_keep: usize,
+    round: u32,
+}
+
+#[derive(Debug)]
+struct Process {
+    stat: Option<File>,
+    /// The round in which it was last seen.
+    round: u32,
+    /// CPU time used up to then, in clock ticks.
+    ticks: u64,
+    /// Whether it had a runnable thread then.
+    was_runnable: bool,
+    /// Kernel thread: the round in which that was found out.
+    kernel_thread: Option<u32>,
+}
+
+/// The fields of a `stat` that matter here (proc_pid_stat(5)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stat {
+    runnable: bool,
+    flags: u64,
+    ticks: u64,
+    threads: u32,
+}
+
+impl TaskCounter {
+    /// # Errors
+    /// If the directory cannot be opened.
+    pub(super) fn open(proc: &Path, own_pid: u32) -> io::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let proc = Dir::open(proc, flags, Mode::empty())?;
+        Ok(Self { proc, own_pid, known: HashMap::new(), kept: 0, may_keep: may_keep(), round: 0 })
+    }
+
+    /// Counts; `None` if the directory cannot be listed.
+    pub(super) fn count(&mut self) -> Option<Tasks> {
+        self.round = self.round.wrapping_add(1);
+        let mut pids = Vec::with_capacity(self.known.len() + 16);
+        for entry in self.proc.iter() {
+            pids.extend(parse_pid(entry.ok()?.file_name().to_bytes()));
+        }
+        let mut tasks = Tasks { runnable: 0, processes: 0 };
+        for pid in pids {
+            if pid == self.own_pid {
+                tasks.processes += 1;
+            } else if let Some(runnable) = self.runnable_of(pid) {
+                tasks.processes += 1;
+                tasks.runnable += runnable;
+            }
+        }
+        let (round, kept) = (self.round, &mut self.kept);
+        self.known.retain(|_, process| {
+            let is_there = process.round == round;
+            *kept -= usize::from(!is_there && process.stat.is_some());
+            is_there
+        });
+        Some(tasks)
+    }
+
+    /// The runnable threads of a process; `None` if it has gone or is a kernel thread.
+    fn runnable_of(&mut self, pid: u32) -> Option<u32> {
+        let round = self.round;
+        let known = self.known.get_mut(&pid);
+        if let Some(process) = known {
+            process.round = round;
+            if let Some(since) = process.kernel_thread
+                && round.wrapping_sub(since) < KERNEL_THREAD_LASTS
+            {
+                return None;
+            }
+            if let Some(stat) = process.stat.as_ref().and_then(read_stat) {
+                let before = (process.ticks, process.was_runnable);
+                return Some(self.threads_of(pid, stat, Some(before)));
+            }
+            // Its file speaks of a process that has ended: this is another one with the same pid.
+            self.kept -= usize::from(process.stat.is_some());
+            self.known.remove(&pid);
+        }
+        let file = open_in(&self.proc, &format!("{pid}/stat"))?;
+        let stat = read_stat(&file)?;
+        let is_kernel_thread = stat.flags & KERNEL_THREAD != 0;
+        let keep = !is_kernel_thread && self.kept < self.may_keep;
+        self.kept += usize::from(keep);
+        let process = Process {
+            stat: keep.then_some(file),
+            round,
+            ticks: 0,
+            was_runnable: false,
+            kernel_thread: is_kernel_thread.then_some(round),
+        };
+        self.known.insert(pid, process);
+        if is_kernel_thread { None } else { Some(self.threads_of(pid, stat, None)) }
+    }
+
+    /// How many threads of a process are runnable. `before`: its CPU time at the last sample and whether one was
+    /// runnable then.
+    fn threads_of(&mut self, pid: u32, stat: Stat, before: Option<(u64, bool)>) -> u32 {
+        let may_run = before.is_none_or(|(ticks, was_runnable)| was_runnable || ticks != stat.ticks);
+        let runnable = if stat.threads > 1 && (may_run || stat.runnable) {
+            count_threads(&self.proc, pid).unwrap_or(u32::from(stat.runnable))
+        } else {
+            u32::from(stat.runnable)
+        };
+        if let Some(process) = self.known.get_mut(&pid) {
+            process.ticks = stat.ticks;
+            process.was_runnable = runnable > 0;
+        }
+        runnable
+    }
+}
+
+fn count_threads(proc: &Dir, pid: u32) -> Option<u32> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut tasks = Dir::openat(proc, format!("{pid}/task").as_str(), flags, Mode::empty()).ok()?;
+    let mut tids = Vec::new();
+    for entry in tasks.iter() {
+        tids.extend(parse_pid(entry.ok()?.file_name().to_bytes()));
+    }
+    let is_runnable = |tid: &u32| {
+        open_in(&tasks, &format!("{tid}/stat"))
+            .and_then(|file| read_stat(&file))
+            .is_some_and(|stat| stat.runnable)
+    };
+    u32::try_from(tids.iter().filter(|tid| is_runnable(tid)).count()).ok()
+}
+
+fn open_in(dir: &Dir, name: &str) -> Option<File> {
+    let fd: OwnedFd = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    Some(File::from(fd))
+}
+
+fn read_stat(file: &File) -> Option<Stat> {
+    // A command name is at most 64 bytes, and 52 numbers follow.
+    let mut buffer = [0; 1024];
+    let length = file.read_at(&mut buffer, 0).ok()?;
+    parse_stat(&buffer[..length])
+}
+
+/// Reads a `stat`. The command name may hold blanks and parentheses; it ends at the last one.
+fn parse_stat(text: &[u8]) -> Option<Stat> {
+    let name_end = text.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = text.get(name_end + 2..)?.split(|byte| *byte == b' ');
+    let state = fields.next()?;
+    // After the state, field 3: flags is 9, utime 14, stime 15, num_threads 20.
+    let flags = number(fields.nth(5)?)?;
+    let user = number(fields.nth(4)?)?;
+    let system = number(fields.next()?)?;
+    let threads = number(fields.nth(4)?)?;
+    Some(Stat {
+        runnable: state == b"R",
+        flags,
+        ticks: user.wrapping_add(system),
+        threads: u32::try_from(threads).ok()?,
+    })
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, digit| {
+        digit.is_ascii_digit().then(|| value.wrapping_mul(10).wrapping_add(u64::from(digit - b'0')))
+    })
+}
+
+fn parse_pid(name: &[u8]) -> Option<u32> {
+    if !name.first()?.is_ascii_digit() {
+        return None;
+    }
+    number(name).and_then(|pid| u32::try_from(pid).ok())
+}
+
+/// How many files may stay open. The soft limit is for programs that use select(2), which this one does not: it
+/// is raised as far as that goes without privilege.
+fn may_keep() -> usize {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((256, 256));
+    let wanted = hard.min(KEPT_LIMIT as u64 + SPARE_FILES).max(soft);
+    let limit = if setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).is_ok() { wanted } else { soft };
+    usize::try_from(limit.saturating_sub(SPARE_FILES)).unwrap_or(0).min(KEPT_LIMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A `/proc` of one's own.
+    struct FakeProc(tempfile::TempDir);
+
+    impl FakeProc {
+        fn new() -> Self {
+            let proc = Self(tempfile::tempdir().unwrap());
+            fs::create_dir(proc.0.path().join("sys")).unwrap();
+            proc
+        }
+
+        fn process(&self, pid: u32, name: &str, state: char, ticks: u64, threads: u32) {
+            self.file(&format!("{pid}/stat"), &stat(pid, name, state, 0, ticks, threads));
+        }
+
+        fn thread(&self, pid: u32, tid: u32, state: char) {
+            self.file(&format!("{pid}/task/{tid}/stat"), &stat(tid, "thread", state, 0, 0, 1));
+        }
+
+        fn file(&self, name: &str, text: &str) {
+            let path = self.0.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+
+        fn remove(&self, pid: u32) {
+            fs::remove_dir_all(self.0.path().join(pid.to_string())).unwrap();
+        }
+
+        fn counter(&self) -> TaskCounter {
+            TaskCounter::open(self.0.path(), 1).unwrap()
+        }
+    }
+
+    fn stat(pid: u32, name: &str, state: char, flags: u64, ticks: u64, threads: u32) -> String {
+        format!("{pid} ({name}) {state} 1 1 1 0 -1 {flags} 0 0 0 0 {ticks} 1 0 0 20 0 {threads} 0 100 0 0\n")
+    }
+
+    fn runnable(counter: &mut TaskCounter) -> u32 {
+        counter.count().unwrap().runnable
+    }
+
+    #[test]
+    fn a_command_name_cannot_fool_the_parser() {
+        let stat = parse_stat(stat(7, "a) R 9 (b", 'S', 64, 40, 3).as_bytes()).unwrap();
+        assert_eq!(stat, Stat { runnable: false, flags: 64, ticks: 41, threads: 3 });
+        for text in ["", "7", "7 (x)", "7 (x) ", "7 (x) R", "7 (x) R 1 1 1 0 -1 x 0 0 0 0 1 1 0 0 20 0 1"] {
+            assert_eq!(parse_stat(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn runnable_processes_are_counted_and_the_sampler_is_not() {
+        let proc = FakeProc::new();
+        proc.process(1, "omd", 'R', 0, 1);
+        proc.process(2, "busy", 'R', 0, 1);
+        proc.process(3, "idle", 'S', 0, 1);
+        proc.process(4, "disk", 'D', 0, 1);
+        proc.process(5, "dead", 'Z', 0, 1);
+        assert_eq!(proc.counter().count(), Some(Tasks { runnable: 1, processes: 5 }));
+    }
+
+    #[test]
+    fn threads_are_counted_one_by_one() {
+        let proc = FakeProc::new();
+        proc.process(2, "threads", 'S', 10, 3);
+        proc.thread(2, 2, 'S');
+        proc.thread(2, 20, 'R');
+        proc.thread(2, 21, 'R');
+        let mut counter = proc.counter();
+        assert_eq!(runnable(&mut counter), 2);
+        // Starved: no CPU time since, but they were runnable.
+        assert_eq!(runnable(&mut counter), 2);
+    }
+
+    #[test]
+    fn threads_that_slept_and_used_no_cpu_time_are_not_looked_at() {
+        let proc = FakeProc::new();
+        proc.process(2, "threads", 'S', 10, 2);
+        proc.thread(2, 2, 'S');
+        proc.thread(2, 20, 'S');
+        let mut counter = proc.counter();
+        assert_eq!(runnable(&mut counter), 0);
+        proc.thread(2, 20, 'R');
+        assert_eq!(runnable(&mut counter), 0, "nothing hints at it yet");
+        proc.process(2, "threads", 'S', 11, 2);
+        assert_eq!(runnable(&mut counter), 1);
+    }
+
+    #[test]
+    fn kernel_threads_are_no_processes() {
+        let proc = FakeProc::new();
+        proc.file("9/stat", &stat(9, "kworker/0:0", 'R', KERNEL_THREAD | 0x40, 5, 1));
+        let mut counter = proc.counter();
+        assert_eq!(counter.count(), Some(Tasks { runnable: 0, processes: 0 }));
+        // Long after, its pid may be a process's.
+        proc.process(9, "busy", 'R', 0, 1);
+        let found = (0..=KERNEL_THREAD_LASTS).map(|_| runnable(&mut counter)).last();
+        assert_eq!(found, Some(1));
+    }
+
+    #[test]
+    fn processes_that_come_and_go_leave_nothing_open() {
+        let proc = FakeProc::new();
+        for pid in 2..50 {
+            proc.process(pid, "x", 'R', 0, 1);
+        }
+        let mut counter = proc.counter();
+        assert_eq!(runnable(&mut counter), 48);
+        assert_eq!(counter.kept, 48);
+        for pid in 2..49 {
+            proc.remove(pid);
+        }
+        assert_eq!(runnable(&mut counter), 1);
+        assert_eq!((counter.kept, counter.known.len()), (1, 1));
+    }
+
+    #[test]
+    fn with_no_file_kept_open_the_count_is_the_same() {
+        let proc = FakeProc::new();
+        for pid in 2..50 {
+            proc.process(pid, "x", 'R', 0, 1);
+        }
+        let mut counter = proc.counter();
+        counter.may_keep = 5;
+        for _ in 0..3 {
+            assert_eq!(runnable(&mut counter), 48);
+            assert_eq!(counter.kept, 5);
+        }
+    }
+
+    #[test]
+    fn on_this_host_a_busy_thread_is_seen() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            // Counted by a sampler that calls itself another process.
+            let mut counter = TaskCounter::open(Path::new("/proc"), u32::MAX).unwrap();
+            let seen = counter.runnable_of(std::process::id());
+            stop.store(true, Ordering::Relaxed);
+            assert!(seen.unwrap() >= 1);
+        });
+    }
+}
