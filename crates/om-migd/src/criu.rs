@@ -1,0 +1,173 @@
+//! Runs CRIU. It is a program to us, never a library, and once it has begun it is never killed: of 82 kills in
+//! mid-dump 7 left a process dead or wedged. Its own time-out is all that ends it early.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::{Gid, Pid, Uid};
+
+use crate::cgroup::Cgroup;
+use crate::hook;
+use crate::nest::IMAGES;
+use crate::sys;
+
+/// Where `scripts/setup` puts a CRIU of its own.
+const OWN_PREFIX: &str = "/opt/om/sbin/criu";
+/// The first descriptor number that restored streams are handed over at.
+const FIRST_INHERITED: RawFd = 200;
+/// The Linux capability to exceed resource limits.
+const CAP_SYS_RESOURCE: u32 = 24;
+
+/// What CRIU said when it failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no CRIU on this node.
+    #[error("no criu here: install it, or name it in the configuration (criu = \"/path\")")]
+    Missing,
+    /// It could not be started. The job is unchanged.
+    #[error("cannot run {0}: {1}")]
+    Spawn(PathBuf, io::Error),
+    /// It ran and failed; its first error line. The job is unchanged.
+    #[error("criu {action}: {message}")]
+    Failed {
+        /// `dump` or `restore`.
+        action: &'static str,
+        /// The first error in its log.
+        message: String,
+    },
+}
+
+/// A CRIU on this node, to be run in one nest.
+#[derive(Debug)]
+pub struct Criu<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// The nest's mount namespace.
+    pub namespace: BorrowedFd<'a>,
+    /// The nest's image directory.
+    pub images: BorrowedFd<'a>,
+    /// The job's user and group.
+    pub ids: (Uid, Gid),
+}
+
+/// A descriptor that the job has from outside: CRIU's name for it, and the new one on restore.
+pub type External = (String, OwnedFd);
+
+/// Finds CRIU: as configured, `$OM_CRIU`, the own prefix, `$PATH`.
+pub fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
+    let named = configured.map(Path::to_owned).or_else(|| std::env::var_os("OM_CRIU").map(PathBuf::from));
+    if let Some(path) = named {
+        return if path.is_file() { Ok(path) } else { Err(Error::Missing) };
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut candidates = vec![PathBuf::from(OWN_PREFIX)];
+    candidates.extend(std::env::split_paths(&path).map(|directory| directory.join("criu")));
+    candidates.extend(["/usr/sbin/criu".into(), "/usr/local/sbin/criu".into()]);
+    candidates.into_iter().find(|candidate| candidate.is_file()).ok_or(Error::Missing)
+}
+
+impl Criu<'_> {
+    /// Dumps a frozen job into the image directory; it stays frozen. `externals` are CRIU's names of its outside
+    /// descriptors.
+    pub fn dump(&self, init: Pid, cgroup: &Cgroup, externals: &[String]) -> Result<(), Error> {
+        let mut command = self.command("dump");
+        command.arg("--tree").arg(init.to_string()).arg("--freeze-cgroup").arg(cgroup.path());
+        command.args(["--leave-running", "--network-lock", "skip", "--file-locks", "--ghost-limit", "256M"]);
+        for external in externals {
+            command.arg("--external").arg(external);
+        }
+        self.run(command, "dump", &[])
+    }
+
+    /// Restores the job from the image directory, frozen, and returns its PID 1.
+    pub fn restore(&self, cgroup: &Cgroup, externals: &[External]) -> Result<Pid, Error> {
+        let mut command = self.command("restore");
+        command.args(["--restore-detached", "--file-locks", "--pidfile", "pid"]);
+        // The action script must be a path in the nest: our own executable, even if its file was replaced.
+        command.arg("--action-script").arg(format!("/proc/{}/exe", std::process::id()));
+        command.env(hook::CGROUP, cgroup.path());
+        let mut fds = Vec::new();
+        for (number, (name, fd)) in (FIRST_INHERITED..).zip(externals) {
+            command.arg("--inherit-fd").arg(format!("fd[{number}]:{name}"));
+            fds.push((fd.as_fd(), number));
+        }
+        self.run(command, "restore", &fds)?;
+        let failed = |message: String| Error::Failed { action: "restore", message };
+        let pid = fs::read_to_string(self.image("pid")).map_err(|error| failed(format!("no pid file: {error}")))?;
+        pid.trim().parse().map(Pid::from_raw).map_err(|_| failed(format!("odd pid file {pid:?}")))
+    }
+
+    fn command(&self, action: &str) -> Command {
+        let mut command = Command::new(self.program);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.arg(action).args(["--images-dir", IMAGES, "--no-default-config", "--manage-cgroups=ignore"]);
+        command.args(["-v3", "--log-file"]).arg(format!("{action}.log"));
+        command
+    }
+
+    fn run(&self, mut command: Command, action: &'static str, fds: &[(BorrowedFd<'_>, RawFd)]) -> Result<(), Error> {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        sys::prepare(
+            &mut command,
+            &sys::ChildSetup {
+                fds: fds.to_vec(),
+                mount_namespace: Some(self.namespace),
+                real_ids: (!may_exceed_limits()).then_some(self.ids),
+                own_session: false,
+            },
+        );
+        let status = command.status().map_err(|error| Error::Spawn(self.program.to_owned(), error))?;
+        if status.success() {
+            return Ok(());
+        }
+        let log = fs::read_to_string(self.image(&format!("{action}.log"))).unwrap_or_default();
+        log::debug!("criu {action} ended with {status}:\n{log}");
+        Err(Error::Failed { action, message: first_error(&log).unwrap_or_else(|| status.to_string()) })
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/self/fd/{}/{name}", self.images.as_raw_fd()))
+    }
+}
+
+/// The first line of CRIU's log that names an error, without time stamp and source position.
+fn first_error(log: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("Error ("))?;
+    let message = line.split_once("): ").map_or(line, |(_, message)| message);
+    Some(message.trim().to_owned())
+}
+
+/// Whether this process has CAP_SYS_RESOURCE. Without it an ordinary user's job can be dumped and restored only by a
+/// CRIU whose real ids are the user's.
+fn may_exceed_limits() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+/// Lets CRIU find out about this kernel once and keeps what it found, so that each later run saves some 40 ms. Must
+/// run in a mount namespace whose `/run` is a tmpfs.
+pub fn check(program: &Path) -> Result<(), Error> {
+    let mut command = Command::new(program);
+    command.env_clear().arg("check").arg("--no-default-config").stdin(Stdio::null());
+    let output = command.output().map_err(|error| Error::Spawn(program.to_owned(), error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Failed { action: "check", message: first_error(&text).unwrap_or_else(|| output.status.to_string()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_is_told_without_its_decoration() {
+        let log = "(00.01) Warn  (criu/x.c:1): hm\n(00.02) Error (criu/sk-inet.c:191): inet: Connected TCP socket\n(00.02) Error (criu/cr-dump.c:1): Dumping FAILED.\n";
+        assert_eq!(first_error(log).as_deref(), Some("inet: Connected TCP socket"));
+    }
+}

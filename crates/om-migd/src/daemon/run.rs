@@ -1,0 +1,334 @@
+//! om-migd's main loop.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use mio::net::{TcpListener, UnixListener};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use om_proto::control::Reply;
+use om_proto::frame;
+use om_proto::key::ClusterKeys;
+use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
+
+use super::access::Access;
+use super::config::Config;
+use super::jobs::{Job, Jobs};
+use super::keepers::KeeperSocket;
+use super::listen::{self, Stranger};
+use super::node::{self, Node};
+use super::omfiles;
+use crate::net::preamble::{JobId, Preamble, Purpose};
+use crate::passing::send_frame;
+use crate::snapshot::{self, Birth, Cause, Command, News};
+use crate::{cgroup, criu, nest};
+
+const CONTROL: Token = Token(0);
+const CHILD: Token = Token(1);
+const STOP: Token = Token(2);
+const FIRST_LISTENER: usize = 3;
+const FIRST_OTHER: usize = 16;
+
+/// The daemon.
+struct Daemon {
+    poll: Poll,
+    jobs: Jobs,
+    job_limit: usize,
+    birth: Birth,
+    control: UnixListener,
+    listeners: Vec<TcpListener>,
+    keepers: HashMap<Token, KeeperSocket>,
+    strangers: HashMap<Token, Stranger>,
+    next_token: usize,
+}
+
+/// Serves until it is told to stop. Jobs, guests and their keepers go on afterwards.
+pub fn run(config: &Config) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(io::Error::other("must be started by root: it starts jobs as other users and moves them"));
+    }
+    let directory = |path: &std::path::Path, mode: u32| -> io::Result<()> {
+        fs::create_dir_all(path)
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+    };
+    let sockets = config.run_dir.join("keepers");
+    directory(&config.run_dir, 0o755)?;
+    directory(&sockets, 0o700)?;
+    let keys = ClusterKeys::load(&config.key_file).map_err(io::Error::other)?;
+    if keys.is_empty() {
+        log::warn!("no cluster key in {}: no job can be moved; om keygen makes one", config.key_file.display());
+    }
+    let mut node = Node {
+        address: node::find_address(config.address)?,
+        criu: find_criu(config),
+        has_key: !keys.is_empty(),
+        switches: [false; 4],
+        switch_file: config.run_dir.join("switches"),
+    };
+    node.load_switches();
+    let birth = Birth {
+        cause: Cause::Start,
+        address: node.address,
+        port: config.port,
+        criu: node.criu.clone(),
+        key_file: config.key_file.clone(),
+        cgroup: cgroup::own_directory(&config.run_dir)?,
+        sockets: sockets.clone(),
+        home_grace_s: config.home_grace_s,
+        min_uid: config.min_uid,
+        allow_root: config.allow_root,
+    };
+    let access = Access::of_group(&config.group);
+    if access.group.is_none() {
+        log::info!("there is no group {}: only root and owners may move jobs", config.group);
+    }
+    let listeners = listen::listeners(config.port)?;
+    let control = control_socket(&config.run_dir.join("migd.sock"))?;
+    let jobs = Jobs::new(node, config.guest_limit);
+    let session = omfiles::mount(jobs.clone(), access, &config.om_root)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot serve the om files at {}: {error}", config.om_root.display())))?;
+
+    let mut daemon = Daemon {
+        poll: Poll::new()?,
+        jobs,
+        job_limit: usize::try_from(config.job_limit).unwrap_or(usize::MAX),
+        birth,
+        control,
+        listeners,
+        keepers: HashMap::new(),
+        strangers: HashMap::new(),
+        next_token: FIRST_OTHER,
+    };
+    for keeper in KeeperSocket::find_all(&sockets)? {
+        daemon.add_keeper(keeper)?;
+    }
+    log::info!("node {}: ready, {} jobs found", daemon.birth.address, daemon.keepers.len());
+    let result = daemon.serve();
+    let _ = session.umount_and_join();
+    let _ = fs::remove_file(config.run_dir.join("migd.sock"));
+    result
+}
+
+/// CRIU if it works with this kernel; what it found out is kept for the nests.
+fn find_criu(config: &Config) -> Option<std::path::PathBuf> {
+    let found = criu::find(config.criu.as_deref()).and_then(|program| {
+        nest::refresh_kernel_facts(&program)?;
+        Ok(program)
+    });
+    found.inspect_err(|error| log::error!("jobs can be started but not moved: {error}")).ok()
+}
+
+fn control_socket(path: &std::path::Path) -> io::Result<UnixListener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    if UnixStream::connect(path).is_ok() {
+        return Err(io::Error::other(format!("another om-migd answers at {}", path.display())));
+    }
+    let _ = fs::remove_file(path);
+    let listener = UnixListener::bind(path).map_err(named)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o666)).map_err(named)?;
+    Ok(listener)
+}
+
+impl Daemon {
+    fn serve(&mut self) -> io::Result<()> {
+        let registry = self.poll.registry();
+        registry.register(&mut self.control, CONTROL, Interest::READABLE)?;
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            registry.register(listener, Token(FIRST_LISTENER + index), Interest::READABLE)?;
+        }
+        let child = signal_pipe(&[SIGCHLD])?;
+        let stop = signal_pipe(&[SIGTERM, SIGINT])?;
+        for (pipe, token) in [(&child, CHILD), (&stop, STOP)] {
+            registry.register(&mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(pipe)), token, Interest::READABLE)?;
+        }
+        let mut events = Events::with_capacity(64);
+        loop {
+            let timeout = (!self.strangers.is_empty()).then_some(Duration::from_secs(1));
+            match self.poll.poll(&mut events, timeout) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            for event in &events {
+                match event.token() {
+                    STOP => {
+                        log::info!("stopping; {} jobs go on without om-migd", self.keepers.len());
+                        return Ok(());
+                    }
+                    CHILD => {
+                        let mut buffer = [0; 64];
+                        while io::Read::read(&mut &child, &mut buffer).is_ok_and(|count| count == buffer.len()) {}
+                        reap();
+                    }
+                    CONTROL => self.accept_deputies(),
+                    Token(token) if token < FIRST_OTHER => self.accept_strangers(token - FIRST_LISTENER),
+                    token if self.keepers.contains_key(&token) => self.hear_keeper(token),
+                    token => self.hear_stranger(token),
+                }
+            }
+            self.drop_late_strangers();
+        }
+    }
+
+    fn accept_deputies(&mut self) {
+        loop {
+            match self.control.accept() {
+                Ok((socket, _)) => {
+                    let socket = UnixStream::from(OwnedFd::from(socket));
+                    if let Err(error) = self.start_job(&socket) {
+                        let refusal = Reply::Refused { message: error.to_string(), status: 125 };
+                        let _ = frame::write(&mut &socket, &refusal);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => return log::warn!("cannot accept om run: {error}"),
+            }
+        }
+    }
+
+    fn start_job(&mut self, deputy: &UnixStream) -> io::Result<()> {
+        deputy.set_nonblocking(false)?;
+        if self.keepers.len() >= self.job_limit {
+            return Err(io::Error::other(format!("there are {} jobs on this node already (job-limit)", self.job_limit)));
+        }
+        let birth = Birth { cause: Cause::Start, ..self.birth.clone() };
+        let keeper = KeeperSocket::start(&birth, deputy.as_fd())?;
+        self.add_keeper(keeper)
+    }
+
+    fn accept_strangers(&mut self, listener: usize) {
+        while let Some(Ok((mut socket, from))) = self.listeners.get(listener).map(TcpListener::accept) {
+            if !listen::has_room(self.strangers.values(), from.ip()) {
+                log::debug!("{from}: too many connections that say nothing");
+                continue;
+            }
+            let token = self.token();
+            if self.poll.registry().register(&mut socket, token, Interest::READABLE).is_ok() {
+                self.strangers.insert(token, Stranger::new(socket, from));
+                self.hear_stranger(token);
+            }
+        }
+    }
+
+    fn hear_stranger(&mut self, token: Token) {
+        let Some(stranger) = self.strangers.get_mut(&token) else { return };
+        let preamble = match stranger.read() {
+            Ok(None) => return,
+            Ok(Some(preamble)) => Some(preamble),
+            Err(error) => {
+                log::debug!("{}: {error}", stranger.from);
+                None
+            }
+        };
+        let Some(mut stranger) = self.strangers.remove(&token) else { return };
+        let _ = self.poll.registry().deregister(&mut stranger.socket);
+        let Some(preamble) = preamble else { return };
+        let from = stranger.from;
+        if let Err(error) = self.pass_on(&preamble, OwnedFd::from(stranger.socket)) {
+            log::warn!("{from}: job {}: {:?}: {error}", preamble.job, preamble.purpose);
+        }
+    }
+
+    /// Gives a connection to the job's keeper, or starts one for a job that arrives.
+    fn pass_on(&mut self, preamble: &Preamble, socket: OwnedFd) -> io::Result<()> {
+        let jobs = self.jobs.lock();
+        if let Some(job) = jobs.jobs.get(&preamble.job) {
+            return send_frame(&job.keeper, &Command::Attach(preamble.purpose), &[socket.as_fd()]);
+        }
+        drop(jobs);
+        if preamble.purpose != Purpose::Move {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such job here"));
+        }
+        if !self.jobs.lock().node.has_key {
+            return Err(io::Error::other("this node has no cluster key and takes no jobs"));
+        }
+        let birth = Birth { cause: Cause::Arrival(preamble.job), ..self.birth.clone() };
+        let keeper = KeeperSocket::start(&birth, socket.as_fd())?;
+        self.add_keeper(keeper)
+    }
+
+    fn add_keeper(&mut self, keeper: KeeperSocket) -> io::Result<()> {
+        let token = self.token();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&keeper.socket);
+        self.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
+        self.keepers.insert(token, keeper);
+        self.hear_keeper(token);
+        Ok(())
+    }
+
+    fn hear_keeper(&mut self, token: Token) {
+        let Some(keeper) = self.keepers.get_mut(&token) else { return };
+        match keeper.read() {
+            Ok(news) => news.into_iter().for_each(|news| self.handle_news(token, news)),
+            Err(error) => {
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&keeper.socket);
+                let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+                if let Some(job) = keeper.job {
+                    log::debug!("job {job}: its keeper has ended: {error}");
+                    self.jobs.lock().jobs.remove(&job);
+                }
+                self.keepers.remove(&token);
+            }
+        }
+    }
+
+    fn handle_news(&mut self, token: Token, news: News) {
+        let Some(keeper) = self.keepers.get_mut(&token) else { return };
+        match news {
+            News::Version(version) if version == snapshot::VERSION => {}
+            News::Version(version) => log::warn!("a keeper of another release (protocol {version})"),
+            News::Job(snapshot) => {
+                let job: JobId = snapshot.job;
+                keeper.job = Some(job);
+                match keeper.socket.try_clone() {
+                    Ok(socket) => {
+                        let entry = Job { keeper: socket, snapshot: Some(*snapshot) };
+                        self.jobs.lock().jobs.insert(job, entry);
+                    }
+                    Err(error) => log::error!("job {job}: {error}"),
+                }
+            }
+            News::Admit { .. } => {
+                let answer = Command::Admission(self.jobs.lock().admit());
+                if let Err(error) = send_frame(&keeper.socket, &answer, &[]) {
+                    log::debug!("cannot answer a keeper: {error}");
+                }
+            }
+        }
+    }
+
+    fn drop_late_strangers(&mut self) {
+        let now = Instant::now();
+        self.strangers.retain(|_, stranger| !stranger.is_late(now));
+    }
+
+    fn token(&mut self) -> Token {
+        self.next_token += 1;
+        Token(self.next_token)
+    }
+}
+
+/// A pipe that becomes readable at one of these signals.
+fn signal_pipe(signals: &[i32]) -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+/// Reaps keepers that have ended.
+fn reap() {
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            return;
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What the job on this node is doing, from `/proc` and its cgroup.
+
+use std::fs;
+
+use nix::unistd::Pid;
+
+use crate::cgroup::Cgroup;
+
+/// A job's processes at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Tasks that are runnable.
+    pub runnable: u32,
+    /// Resident bytes; memory that processes share counts once for each.
+    pub rss_bytes: u64,
+    /// Threads.
+    pub threads: u32,
+}
+
+/// Looks at every process of the job. A process that leaves meanwhile is not counted.
+#[must_use]
+pub fn activity(cgroup: &Cgroup) -> Activity {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    let page = u64::try_from(page).unwrap_or(4096);
+    let mut sum = Activity::default();
+    for pid in cgroup.processes() {
+        let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+        let resident: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+        sum.rss_bytes += resident * page;
+        let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else { continue };
+        for task in tasks.flatten() {
+            sum.threads += 1;
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // The name may contain anything, a closing parenthesis too: the last one counts.
+            if stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('R')) {
+                sum.runnable += 1;
+            }
+        }
+    }
+    sum
+}
+
+/// Whether a process is stopped by a signal (or a debugger).
+#[must_use]
+pub fn is_stopped(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
+}
+
+/// The CPU features of this node, as `/proc/cpuinfo` names them; empty if it does not.
+#[must_use]
+pub fn cpu_flags() -> Vec<String> {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = info.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
+    let list = line.and_then(|line| line.split_once(':')).map_or("", |(_, list)| list);
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Microseconds since 1970 by this node's clock.
+#[must_use]
+pub fn now_us() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Memory that can be had without swapping, bytes; none if this node does not say.
+#[must_use]
+pub fn available_bytes() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,333 @@
+//! The target's part of a move.
+//!
+//! ```text
+//! offered ─▶ preparing: link home, nest ─▶ receiving, restoring ─▶ ready ─granted─▶ the job runs here
+//!    │ refused         │ failed                   │ failed            │ aborted
+//!    ▼                 ▼                          ▼                   ▼
+//!                 nothing is left of it here
+//! ```
+
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use om_proto::frame;
+use om_proto::omfs::MoveResult;
+
+use super::event::Event;
+use super::files::Connector;
+use super::home::Candidate;
+use super::residence::{Ends, Residence};
+use super::run::{Keeper, Side};
+use super::threads::{self, HomeLine};
+use super::transfer;
+use crate::cgroup::Cgroup;
+use crate::criu;
+use crate::handover::arbiter;
+use crate::inspect;
+use crate::nest::{Nest, Request};
+use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, ToHome};
+use crate::net::tls::{Identity, Stream};
+use crate::snapshot::Birth;
+use crate::stdio::INPUTS;
+use crate::stdio::away_input::AwayInput;
+use crate::stdio::away_output::AwayOutput;
+
+/// Memory that must be left over beside what a restore takes, bytes.
+const SPARE_BYTES: u64 = 64 << 20;
+
+/// A move to this node.
+pub struct Arrival {
+    /// The epoch that this node would get.
+    epoch: u64,
+    /// Where the job comes from.
+    from: IpAddr,
+    /// The restored job, frozen, once it is there.
+    restored: Option<Box<Restored>>,
+    /// A thread is at work for it, maybe with CRIU, which is not disturbed: it will be heard of.
+    working: bool,
+    /// Home has aborted the move while a thread was at work.
+    aborted: Option<String>,
+}
+
+/// A restored job, frozen.
+pub struct Restored {
+    residence: Residence,
+    ends: Ends,
+    luggage: Luggage,
+    luggage_came: Instant,
+}
+
+/// Everything that is needed before the source freezes.
+pub struct Preparation {
+    nest: Nest,
+    stream: Stream,
+    files: Option<Arc<om_homefs::client::Session>>,
+}
+
+/// Takes a move connection and reads what is offered.
+pub fn read_offer(identity: &Identity, socket: TcpStream) -> io::Result<(Offer, Stream)> {
+    let mut stream = identity.accept(socket)?;
+    let offer = frame::read(&mut stream, MAX_FRAME)?;
+    Ok((offer, stream))
+}
+
+/// As [`read_offer`], in a thread.
+pub fn read_offer_aside(socket: TcpStream, identity: Identity, events: crossbeam_channel::Sender<Event>) {
+    threads::spawn("offer", move || match read_offer(&identity, socket) {
+        Ok((offer, stream)) => drop(events.send(Event::Offer(Box::new(offer), Box::new(stream)))),
+        Err(error) => log::debug!("an offer that could not be read: {error}"),
+    });
+}
+
+/// Answers an offer.
+pub fn answer(stream: &mut Stream, answer: &OfferAnswer) -> io::Result<()> {
+    frame::write(stream, answer)
+}
+
+/// Whether the job can run on this node at all.
+pub fn fits(birth: &Birth, offer: &Offer) -> Result<(), String> {
+    if birth.criu.is_none() {
+        return Err(criu::Error::Missing.to_string());
+    }
+    if offer.arch != std::env::consts::ARCH {
+        return Err(format!("it is for {}, this node is {}", offer.arch, std::env::consts::ARCH));
+    }
+    let ours = inspect::cpu_flags();
+    let missing: Vec<&str> = offer.cpu_flags.iter().filter(|flag| !ours.contains(flag)).map(String::as_str).collect();
+    if !missing.is_empty() {
+        return Err(format!("this node's CPU lacks {}", missing.join(", ")));
+    }
+    // The images and the restored memory are here at the same time for a moment.
+    let needed = offer.rss_bytes.saturating_mul(2).saturating_add(SPARE_BYTES);
+    match inspect::available_bytes() {
+        Some(available) if available < needed => {
+            Err(format!("a restore needs {} MiB of memory, {} are free", needed >> 20, available >> 20))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Keeper {
+    /// At home: the job is offered back.
+    pub(super) fn handle_offer(&mut self, offer: Offer, mut stream: Stream) {
+        let refusal = match &mut self.side {
+            _ if self.arrival.is_some() || self.residence.is_some() => Some("the job is here already".to_owned()),
+            Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
+            Side::Home(home) => match fits(&self.birth, &offer) {
+                Err(reason) => Some(reason),
+                Ok(()) => match home.arbiter.handle(arbiter::Input::Candidate(offer.epoch)) {
+                    arbiter::Output::Welcome => {
+                        home.candidate =
+                            Some(Candidate { link: None, node: self.birth.address, input_received: [0; INPUTS] });
+                        None
+                    }
+                    _ => Some("another move goes on".to_owned()),
+                },
+            },
+        };
+        match refusal {
+            Some(reason) => {
+                log::info!("job {}: refused to {}: {reason}", self.spec.id, offer.from);
+                let _ = answer(&mut stream, &OfferAnswer::Refused(reason));
+            }
+            None => {
+                self.moving_since = Some(Instant::now());
+                self.prepare(offer, stream);
+            }
+        }
+    }
+
+    /// Prepares everything for a job that is still running at the source.
+    pub fn prepare(&mut self, offer: Offer, mut stream: Stream) {
+        let (epoch, events) = (offer.epoch, self.events.clone());
+        log::info!("job {}: arriving from {}", self.spec.id, offer.from);
+        self.arrival = Some(Arrival { epoch, from: offer.from, restored: None, working: true, aborted: None });
+        let line = match &self.side {
+            Side::Guest(_) => self.home_line(),
+            Side::Home(_) => None,
+        };
+        threads::spawn("prepare", move || {
+            let result = prepare_nest(&offer, line, &events);
+            let result = match result {
+                Ok((nest, files)) => Ok(Box::new(Preparation { nest, stream, files })),
+                Err(error) => {
+                    let _ = answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
+                    Err(error.to_string())
+                }
+            };
+            let _ = events.send(Event::Prepared(epoch, result));
+        });
+    }
+
+    pub(super) fn handle_prepared(&mut self, epoch: u64, result: Result<Box<Preparation>, String>) {
+        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
+        arrival.working = false;
+        let preparation = match (arrival.aborted.take(), result) {
+            (None, Ok(preparation)) => *preparation,
+            (Some(reason), _) => return self.discard_arrival(epoch, &reason),
+            (None, Err(reason)) => return self.fail_arrival(epoch, &reason),
+        };
+        arrival.working = true;
+        if let Side::Guest(guest) = &mut self.side {
+            guest.files = preparation.files;
+        }
+        let Some(criu) = self.birth.criu.clone() else { return };
+        let name = format!("om-{}-{epoch}", self.spec.id);
+        let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
+        let (nest, mut stream) = (preparation.nest, preparation.stream);
+        threads::spawn("receive", move || {
+            let receive = || -> Result<Restored, String> {
+                answer(&mut stream, &OfferAnswer::Accepted).map_err(|error| error.to_string())?;
+                let luggage = transfer::receive(&mut stream, &nest, &spec.credentials)
+                    .map_err(|error| format!("the source broke off: {error}"))?;
+                let luggage_came = Instant::now();
+                let cgroup = Cgroup::create(&parent, &name).map_err(|error| error.to_string())?;
+                let names = luggage.externals.clone();
+                let restored =
+                    Residence::restore(nest, cgroup.clone(), &criu, &spec.credentials, spec.streams, &names);
+                let (residence, ends) = restored.map_err(|error| {
+                    cgroup.remove();
+                    error.to_string()
+                })?;
+                log::debug!("restored {:?} after the luggage came", luggage_came.elapsed());
+                if let Some((settings, rows, columns)) = &luggage.terminal {
+                    residence.set_terminal_state(&settings.0, *rows, *columns).map_err(|error| error.to_string())?;
+                }
+                let _ = residence.clear_images();
+                Ok(Restored { residence, ends, luggage, luggage_came })
+            };
+            let _ = events.send(Event::Arrived(epoch, receive().map(Box::new)));
+        });
+    }
+
+    pub(super) fn handle_arrived(&mut self, epoch: u64, result: Result<Box<Restored>, String>) {
+        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
+        arrival.working = false;
+        match (arrival.aborted.take(), result) {
+            (aborted, Ok(restored)) => {
+                arrival.restored = Some(restored);
+                match aborted {
+                    Some(reason) => self.discard_arrival(epoch, &reason),
+                    None => self.be_ready(epoch),
+                }
+            }
+            (Some(reason), Err(_)) => self.discard_arrival(epoch, &reason),
+            (None, Err(reason)) => self.fail_arrival(epoch, &reason),
+        }
+    }
+
+    /// The job is restored, frozen: home decides.
+    fn be_ready(&mut self, epoch: u64) {
+        let Some(restored) = self.arrival.as_mut().and_then(|arrival| arrival.restored.as_mut()) else { return };
+        match &mut self.side {
+            Side::Home(_) => self.arbitrate(arbiter::Input::Ready(epoch), ""),
+            Side::Guest(guest) => {
+                let mut start = || -> io::Result<()> {
+                    for (index, pipe) in restored.ends.inputs.iter_mut().enumerate() {
+                        let (Some(pipe), Ok(stream)) = (pipe.take(), u8::try_from(index)) else { continue };
+                        let events = self.events.clone();
+                        let taken = move |offset| drop(events.send(Event::InputTaken(stream, offset)));
+                        let brought = std::mem::take(&mut restored.luggage.input[index]);
+                        guest.inputs[index] = Some(AwayInput::start(pipe, brought, taken)?);
+                    }
+                    for (index, source) in restored.ends.outputs.iter_mut().enumerate() {
+                        let Some(source) = source.take() else { continue };
+                        let brought = std::mem::take(&mut restored.luggage.output[index]);
+                        guest.outputs[index] = Some(AwayOutput::start(source, brought)?);
+                    }
+                    Ok(())
+                };
+                match start() {
+                    Ok(()) => guest.tell_home(&ToHome::Ready { epoch, input_received: guest.input_received() }),
+                    Err(error) => self.fail_arrival(epoch, &error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// This node cannot take the job: home is told, and nothing is left here.
+    fn fail_arrival(&mut self, epoch: u64, reason: &str) {
+        log::warn!("job {}: cannot be taken in: {reason}", self.spec.id);
+        match &self.side {
+            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(epoch), reason),
+            Side::Guest(guest) => guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() }),
+        }
+        self.discard_arrival(epoch, reason);
+    }
+
+    /// Home has granted the job to this node.
+    pub(super) fn settle_arrival(&mut self, epoch: u64) {
+        let Some(Arrival { from, restored: Some(restored), .. }) = self.arrival.take() else {
+            return log::error!("job {}: granted, but it is not here", self.spec.id);
+        };
+        let Restored { residence, ends, luggage, luggage_came } = *restored;
+        self.epoch = epoch;
+        self.cpu_before = luggage.cpu_us;
+        self.moves = luggage.moves + 1;
+        self.stopped = luggage.stopped;
+        self.locked = luggage.locked;
+        self.command_ended = luggage.ended;
+        self.moved_us = inspect::now_us();
+        self.downtime_us =
+            luggage.frozen_for_us + u64::try_from(luggage_came.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Side::Guest(guest) = &self.side {
+            guest.resume();
+        }
+        self.settle(residence, ends, luggage);
+        #[expect(clippy::cast_precision_loss, reason = "a downtime of 2^53 microseconds is out of reach")]
+        let seconds = self.downtime_us as f64 / 1e6;
+        log::info!("job {}: came from {from}, {seconds:.3} s without running", self.spec.id);
+        self.report_result(MoveResult::Ok { to: self.birth.address, seconds }.to_string());
+    }
+
+    /// The move to this node does not happen: nothing of the job may be left here.
+    pub(super) fn discard_arrival(&mut self, epoch: u64, reason: &str) {
+        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
+        match arrival.restored.take() {
+            Some(restored) => {
+                restored.residence.cgroup.kill();
+                restored.residence.destroy();
+            }
+            None if arrival.working => return arrival.aborted = Some(reason.to_owned()),
+            None => {}
+        }
+        self.arrival = None;
+        if let Side::Guest(_) = &self.side {
+            self.finish();
+        }
+    }
+}
+
+/// Makes what the job needs here; for a guest the link home, which also asks home's leave.
+fn prepare_nest(
+    offer: &Offer,
+    line: Option<HomeLine>,
+    events: &crossbeam_channel::Sender<Event>,
+) -> io::Result<(Nest, Option<Arc<om_homefs::client::Session>>)> {
+    let spec = &offer.spec;
+    let terminal = spec.streams.contains(&crate::stdio::StreamKind::Terminal);
+    let mut request = Request {
+        home_file_system: None,
+        init: offer.init.0.clone(),
+        terminal: terminal.then_some((spec.credentials.uid, 24, 80)),
+        launch: None,
+    };
+    let Some(line) = line else {
+        return Ok((Nest::build(&request, &[])?, None));
+    };
+    let (sender, receiver, output_received) = line
+        .open(offer.epoch, false, [0; INPUTS])
+        .map_err(|error| io::Error::other(format!("the job's home {} cannot be reached: {error}", spec.home)))?;
+    let _ = events.send(Event::HomeLinked(sender, output_received));
+    HomeLine::listen(receiver, events.clone());
+    request.home_file_system = Some(spec.home.to_string());
+    let device = om_homefs::client::open_device()
+        .map_err(|error| io::Error::other(format!("cannot open /dev/fuse: {error}")))?;
+    let session = om_homefs::client::Session::new(device.try_clone()?, Arc::new(Connector { line, epoch: offer.epoch }))?;
+    session.run()?;
+    let nest = Nest::build(&request, &[device.as_fd()])?;
+    Ok((nest, Some(Arc::new(session))))
+}

@@ -1,0 +1,266 @@
+//! How a keeper begins: told by om-migd over descriptor 3 what it is for, it starts a job for `om run`, or takes in a job
+//! that another node offers.
+
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+use crossbeam_channel::unbounded;
+use om_homefs::server::{Export, Identity as FileIdentity, Server};
+use om_proto::control::{self, Reply, Start};
+use om_proto::frame;
+use om_proto::key::ClusterKeys;
+
+use super::caller::{Caller, kind_of, same_file};
+use super::event::Event;
+use super::guest::Guest;
+use super::home::{Holder, Home};
+use super::residence::Residence;
+use super::run::{Keeper, Side};
+use super::{arrive, threads};
+use crate::cgroup::Cgroup;
+use crate::handover::arbiter::Arbiter;
+use crate::inspect;
+use crate::nest::Launch;
+use crate::net::message::{JobSpec, Offer, OfferAnswer};
+use crate::net::preamble::JobId;
+use crate::net::tls::Identity;
+use crate::passing::{receive_frame, send_frame};
+use crate::snapshot::{self, Birth, Cause, Command, News};
+use crate::stdio::inlet::Inlet;
+use crate::stdio::outlet::Outlet;
+use crate::stdio::{INPUTS, OUTPUTS, StreamKind, TERMINAL_INPUT, TERMINAL_OUTPUT};
+use crate::sys;
+
+/// The exit status of `om run` when om itself fails, as env(1) and timeout(1) have it.
+const CANNOT: u8 = 125;
+
+/// The keeper process.
+pub fn main() -> i32 {
+    let daemon = UnixStream::from(sys::inherited(3));
+    match begin(&daemon) {
+        Ok(keeper) => {
+            keeper.run();
+            0
+        }
+        Err(error) => {
+            log::error!("{error}");
+            1
+        }
+    }
+}
+
+fn begin(daemon: &UnixStream) -> io::Result<Keeper> {
+    sys::become_subreaper()?;
+    let (birth, mut fds): (Birth, _) = receive_frame(daemon, snapshot::MAX_FRAME)?;
+    let connection = fds.pop().ok_or_else(|| io::Error::other("born without a connection"))?;
+    send_frame(daemon, &News::Version(snapshot::VERSION), &[])?;
+    match birth.cause {
+        Cause::Start => start(daemon, birth, &UnixStream::from(connection)),
+        Cause::Arrival(job) => arrival(daemon, birth, job, TcpStream::from(connection)),
+    }
+}
+
+/// This process's place in the cluster; none without a key.
+pub fn identity(birth: &Birth) -> io::Result<Option<Identity>> {
+    let keys = ClusterKeys::load(&birth.key_file).map_err(io::Error::other)?;
+    if keys.is_empty() {
+        return Ok(None);
+    }
+    Identity::new(&keys, birth.address).map(Some).map_err(io::Error::other)
+}
+
+/// Listens for the om-migds to come, and counts the one that started us as the first.
+fn listen(birth: &Birth, job: JobId, daemon: &UnixStream, events: &crossbeam_channel::Sender<Event>) -> io::Result<()> {
+    let path = birth.sockets.join(format!("{job}.sock"));
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path)?;
+    threads::daemon_listener(listener, events.clone());
+    threads::daemon(daemon, events.clone());
+    let _ = events.send(Event::DaemonCame(daemon.try_clone()?));
+    Ok(())
+}
+
+fn start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Result<Keeper> {
+    let result = try_start(daemon, birth, deputy);
+    if let Err(error) = &result {
+        let refusal = Reply::Refused { message: error.to_string(), status: CANNOT };
+        let _ = frame::write(&mut &*deputy, &refusal);
+    }
+    result
+}
+
+fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Result<Keeper> {
+    let caller = Caller::of(deputy)?;
+    let (request, streams): (Start, Vec<OwnedFd>) = receive_frame(deputy, control::MAX_FRAME)?;
+    if request.version != control::VERSION || request.argv.is_empty() {
+        return Err(io::Error::other("om and om-migd are of different releases: install the same on this node"));
+    }
+    let [input, output, error]: [OwnedFd; 3] =
+        streams.try_into().map_err(|_| io::Error::other("the job's standard streams are missing"))?;
+    let job = JobId(random_name()?);
+    let kinds = classify(&input, &output, &error);
+    let spec = JobSpec {
+        id: job,
+        home: birth.address,
+        deputy: caller.pid.as_raw().cast_unsigned(),
+        credentials: caller.credentials.clone(),
+        command: readable(&request.argv),
+        started_us: inspect::now_us(),
+        streams: kinds,
+    };
+    let cgroup = Cgroup::create(&birth.cgroup, &format!("om-{job}-1"))?;
+    let terminal = [(&output, 1), (&input, 0), (&error, 2)].into_iter().find(|(_, n)| kinds[*n] == StreamKind::Terminal);
+    let size = terminal.and_then(|(fd, _)| sys::window_size(std::os::fd::AsFd::as_fd(fd)).ok()).unwrap_or((24, 80));
+    let launch = Launch {
+        argv: request.argv,
+        env: request.env,
+        cwd: request.cwd,
+        streams: kinds.map(StreamKind::letter),
+        credentials: caller.credentials.clone(),
+        umask: caller.umask,
+        nice: caller.nice,
+        limits: caller.limits,
+        cpus: caller.cpus,
+        ignored_signals: request.ignored_signals,
+        cgroup: cgroup.path().to_owned(),
+    };
+    let launched = Residence::launch(launch, kinds, size);
+    let (residence, ends) = launched.inspect_err(|_| cgroup.remove())?;
+
+    let (sender, events) = unbounded();
+    let has_terminal = terminal.is_some();
+    let mut inlets: [Option<Inlet>; INPUTS] = [None, None];
+    let mut outlets: [Option<Outlet>; OUTPUTS] = [None, None, None];
+    if let Some((terminal, _)) = terminal {
+        inlets[TERMINAL_INPUT] = Some(Inlet::start(terminal.try_clone()?)?);
+        outlets[TERMINAL_OUTPUT] = Some(outlet(terminal.try_clone()?, TERMINAL_OUTPUT, &sender)?);
+    }
+    if kinds[0] == StreamKind::Pipe {
+        inlets[0] = Some(Inlet::start(input)?);
+    }
+    for (index, fd) in [output, error].into_iter().enumerate() {
+        if kinds[index + 1] == StreamKind::Pipe {
+            outlets[index] = Some(outlet(fd, index, &sender)?);
+        }
+    }
+    let identity = identity(&birth).unwrap_or_else(|error| {
+        log::error!("{error}");
+        None
+    });
+    let files = Server::new(
+        FileIdentity {
+            uid: caller.credentials.uid,
+            gid: caller.credentials.gid,
+            groups: caller.credentials.groups,
+        },
+        Export::open(std::path::Path::new("/")).map_err(io::Error::other)?,
+    );
+    let home = Home {
+        deputy: Some(deputy.try_clone()?),
+        inlets,
+        outlets,
+        delivered: [0; OUTPUTS],
+        arbiter: Arbiter::default(),
+        holder: Holder::Here,
+        candidate: None,
+        files: Arc::new(files),
+        remote: Default::default(),
+        ending: None,
+        gone: false,
+    };
+    listen(&birth, job, daemon, &sender)?;
+    threads::deputy(deputy.try_clone()?, sender.clone());
+    let mut keeper = Keeper::new(birth, identity, spec, Side::Home(Box::new(home)), sender, events);
+    keeper.locked = request.lock;
+    keeper.settle(residence, ends, Default::default());
+    keeper.tell_deputy(&Reply::Started { job: job.to_string(), terminal: has_terminal });
+    Ok(keeper)
+}
+
+fn outlet(fd: OwnedFd, index: usize, events: &crossbeam_channel::Sender<Event>) -> io::Result<Outlet> {
+    let events = events.clone();
+    Outlet::start(fd, move |event| drop(events.send(Event::Output(index, event))))
+}
+
+fn classify(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> [StreamKind; 3] {
+    let kind = |fd| kind_of(std::os::fd::AsFd::as_fd(fd));
+    let mut kinds = [kind(input), kind(output), kind(error)];
+    if kinds[1] == StreamKind::Pipe && kinds[2] == StreamKind::Pipe && same_file(output, error) {
+        kinds[2] = StreamKind::SameAsOutput;
+    }
+    kinds
+}
+
+/// The command line for people: a line, at most 200 characters.
+fn readable(argv: &[Vec<u8>]) -> String {
+    let words: Vec<_> = argv.iter().map(|word| String::from_utf8_lossy(word)).collect();
+    words.join(" ").chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect()
+}
+
+fn random_name() -> io::Result<[u8; 16]> {
+    let mut bytes = [0; 16];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> io::Result<Keeper> {
+    let Some(identity) = identity(&birth)? else {
+        return Err(io::Error::other("a job was offered, but this node has no cluster key and takes none"));
+    };
+    let (offer, mut stream) = arrive::read_offer(&identity, socket)?;
+    if let Err(reason) = acceptable(daemon, &birth, job, &offer) {
+        arrive::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
+        return Err(io::Error::other(format!("job {job} from {}: refused: {reason}", offer.from)));
+    }
+    let (sender, events) = unbounded();
+    let guest = Guest {
+        epoch: offer.epoch,
+        holds: false,
+        link: None,
+        lost: None,
+        inputs: [None, None],
+        outputs: [None, None, None],
+        files: None,
+        ends: None,
+    };
+    listen(&birth, job, daemon, &sender)?;
+    let spec = offer.spec.clone();
+    let mut keeper = Keeper::new(birth, Some(identity), spec, Side::Guest(Box::new(guest)), sender, events);
+    keeper.prepare(offer, stream);
+    Ok(keeper)
+}
+
+/// Whether this node takes the guest: its own rules, then om-migd's.
+fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &Offer) -> Result<(), String> {
+    let credentials = &offer.spec.credentials;
+    if offer.spec.id != job {
+        return Err("it was announced under another name".into());
+    }
+    if credentials.uid == 0 && !birth.allow_root {
+        return Err("jobs of root may not come here (allow-root)".into());
+    }
+    if credentials.uid != 0 && credentials.uid < birth.min_uid {
+        return Err(format!("user id {} is below min-uid {}", credentials.uid, birth.min_uid));
+    }
+    arrive::fits(birth, offer)?;
+    let question = News::Admit { rss_bytes: offer.rss_bytes };
+    send_frame(daemon, &question, &[]).map_err(|error| error.to_string())?;
+    match receive_frame(daemon, snapshot::MAX_FRAME) {
+        Ok((Command::Admission(answer), _)) => answer,
+        Ok((other, _)) => Err(format!("om-migd answers {other:?}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_is_made_readable() {
+        assert_eq!(readable(&[b"sh".to_vec(), b"-c".to_vec(), b"a\nb".to_vec()]), "sh -c a b");
+    }
+}

@@ -1,0 +1,281 @@
+//! The source's part of a move.
+//!
+//! ```text
+//! nothing ─▶ offering ─accepted─▶ frozen: dump and send ─sent─▶ in doubt ─granted─▶ the job is gone from here
+//!    ▲          │ refused               │ failed or aborted         │ aborted
+//!    └──────────┴───────────────────────┴───────────────────────────┘  the job goes on here
+//! ```
+//!
+//! In doubt the source does nothing, however long it takes, until home has said who has the job.
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use om_proto::frame;
+use om_proto::omfs::MoveResult;
+
+use super::event::Event;
+use super::residence::Residence;
+use super::run::{Keeper, Side};
+use super::{threads, transfer};
+use crate::bytes::Bytes;
+use crate::handover::arbiter;
+use crate::inspect;
+use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome};
+use crate::net::preamble::{Preamble, Purpose};
+use crate::net::tls::{Identity, Stream};
+use crate::stdio::{InputState, OutputState};
+
+/// A move away from this node.
+#[derive(Debug)]
+pub struct Departure {
+    /// Where to.
+    pub to: IpAddr,
+    /// The epoch that the target would get.
+    pub epoch: u64,
+    /// The job is frozen.
+    pub frozen: bool,
+    /// Everything is sent; home decides.
+    pub in_doubt: bool,
+    /// When it was frozen.
+    frozen_at: Instant,
+    /// Home has aborted the move while it was still being sent.
+    aborted: Option<String>,
+}
+
+impl Keeper {
+    /// Moves the job there, or says in `result` why not.
+    pub(super) fn request_move(&mut self, to: IpAddr) {
+        if self.departure.is_some() || self.arrival.is_some() {
+            return log::debug!("job {}: a move goes on already", self.spec.id);
+        }
+        let Some(residence) = &self.residence else {
+            if let Side::Home(home) = &self.side {
+                home.tell_guest(&crate::net::message::FromHome::Move(to));
+            }
+            return;
+        };
+        if self.is_here(to) {
+            return;
+        }
+        let Some(identity) = self.identity.clone() else {
+            return self.report_failure(to, "there is no cluster key on this node: make one with om keygen and share it");
+        };
+        if let Some(reason) = crate::stay::reasons(&residence.cgroup).first() {
+            let reason = reason.to_string();
+            return self.report_failure(to, &reason);
+        }
+        let epoch = match &self.side {
+            Side::Home(home) => home.arbiter.next(),
+            Side::Guest(_) => self.attempted.max(self.epoch) + 1,
+        };
+        self.attempted = epoch;
+        let offer = Offer {
+            spec: self.spec.clone(),
+            epoch,
+            from: self.birth.address,
+            rss_bytes: inspect::activity(&residence.cgroup).rss_bytes,
+            arch: std::env::consts::ARCH.to_owned(),
+            cpu_flags: inspect::cpu_flags(),
+            init: Bytes(residence.init_program()),
+        };
+        self.departure =
+            Some(Departure { to, epoch, frozen: false, in_doubt: false, frozen_at: Instant::now(), aborted: None });
+        log::info!("job {}: moving to {to}", self.spec.id);
+        self.publish();
+        let (events, target) = (self.events.clone(), SocketAddr::from((to, self.birth.port)));
+        threads::spawn("offer", move || {
+            let result = make_offer(&identity, target, &offer).map(Box::new);
+            let _ = events.send(Event::Offered(epoch, result));
+        });
+    }
+
+    pub(super) fn handle_offered(&mut self, epoch: u64, result: Result<Box<Stream>, String>) {
+        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else { return };
+        let (to, residence) = (departure.to, self.residence.clone());
+        let (mut stream, residence) = match (result, residence) {
+            (Ok(stream), Some(residence)) => (stream, residence),
+            (Err(reason), _) => {
+                self.departure = None;
+                return self.report_failure(to, &reason);
+            }
+            (Ok(_), None) => return self.departure = None,
+        };
+        departure.frozen = true;
+        departure.frozen_at = Instant::now();
+        let frozen_at = departure.frozen_at;
+        if let Err(error) = residence.cgroup.freeze() {
+            let _ = frame::write(&mut *stream, &Part::Abandoned(error.to_string()));
+            return self.give_up(epoch, &error.to_string());
+        }
+        self.publish();
+        let luggage = self.pack(&residence);
+        let (events, credentials, criu) = (self.events.clone(), self.spec.credentials.clone(), self.birth.criu.clone());
+        let flush = match &self.side {
+            Side::Guest(guest) => guest.files.clone(),
+            Side::Home(_) => None,
+        };
+        threads::spawn("send", move || {
+            let dump = || -> Result<(), String> {
+                let criu = criu.ok_or(crate::criu::Error::Missing).map_err(|error| error.to_string())?;
+                if let Some(files) = flush {
+                    let root = File::open(format!("/proc/{}/root", residence.init)).map_err(|e| e.to_string())?;
+                    files.flush(root.as_fd()).map_err(|error| format!("cannot write files back to home: {error}"))?;
+                }
+                residence.clear_images().map_err(|error| error.to_string())?;
+                residence.dump(&criu, &credentials).map_err(|error| error.to_string())?;
+                log::debug!("dumped after {:?}", frozen_at.elapsed());
+                let sent = transfer::send(&mut *stream, &residence.nest, luggage, frozen_at);
+                log::debug!("sent after {:?}", frozen_at.elapsed());
+                sent.map_err(|error| format!("the connection to the target broke: {error}"))
+            };
+            let result = dump();
+            if let Err(reason) = &result {
+                let _ = frame::write(&mut *stream, &Part::Abandoned(reason.clone()));
+            }
+            let _ = residence.clear_images();
+            let _ = events.send(Event::Sent(epoch, result));
+        });
+    }
+
+    pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {
+        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else { return };
+        match (departure.aborted.take(), result) {
+            (Some(reason), _) => self.stay(&reason),
+            (None, Err(reason)) => self.give_up(epoch, &reason),
+            (None, Ok(())) => {
+                departure.in_doubt = true;
+                match &self.side {
+                    Side::Home(_) => self.arbitrate(arbiter::Input::Prepared(epoch), ""),
+                    Side::Guest(guest) => guest.tell_home(&ToHome::Prepared { epoch }),
+                }
+            }
+        }
+    }
+
+    /// The source has failed before it was prepared: it may stay by itself, and tells home.
+    fn give_up(&mut self, epoch: u64, reason: &str) {
+        match &self.side {
+            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(epoch), reason),
+            Side::Guest(guest) => guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() }),
+        }
+        self.stay(reason);
+    }
+
+    /// The job is ending or has to stay: nobody may wait for it.
+    pub(super) fn abort_departure(&mut self, departure: &Departure, reason: &str) {
+        match &self.side {
+            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(departure.epoch), reason),
+            Side::Guest(guest) => {
+                guest.tell_home(&ToHome::Abort { epoch: departure.epoch, reason: reason.to_owned() });
+            }
+        }
+    }
+
+    /// Home has aborted the move of this epoch.
+    pub(super) fn departure_aborted(&mut self, epoch: u64, reason: &str) {
+        match &mut self.departure {
+            // CRIU is at work, or about to send: it is not disturbed.
+            Some(departure) if departure.epoch <= epoch && departure.frozen && !departure.in_doubt => {
+                departure.aborted = Some(reason.to_owned());
+            }
+            Some(departure) if departure.epoch <= epoch => self.stay(reason),
+            _ => {}
+        }
+    }
+
+    /// The job goes on here as if nothing had happened.
+    fn stay(&mut self, reason: &str) {
+        let Some(departure) = self.departure.take() else { return };
+        match &self.side {
+            Side::Home(home) => home.inlets.iter().flatten().for_each(|inlet| inlet.resume()),
+            Side::Guest(guest) => guest.resume(),
+        }
+        if let (Some(residence), false) = (&self.residence, self.stopped)
+            && let Err(error) = residence.cgroup.thaw()
+        {
+            log::error!("job {}: cannot let it run: {error}", self.spec.id);
+        }
+        self.report_failure(departure.to, reason);
+    }
+
+    /// Home has granted the job to another node: nothing of it may be left here.
+    pub(super) fn leave(&mut self, epoch: u64) {
+        log::info!("job {}: has left (epoch {epoch})", self.spec.id);
+        self.departure = None;
+        if let Some(residence) = self.residence.take() {
+            residence.cgroup.kill();
+            threads::spawn("clean up", move || residence.destroy());
+        }
+        if let Side::Guest(_) = &self.side {
+            self.finish();
+        }
+    }
+
+    /// Writes the failure where people and schedulers look for it. The job is where it was.
+    pub(super) fn report_failure(&mut self, to: IpAddr, reason: &str) {
+        log::warn!("job {}: not moved to {to}: {reason}", self.spec.id);
+        let result = MoveResult::Failed { to, reason: reason.to_owned() }.to_string();
+        self.report_result(result);
+    }
+
+    pub(super) fn report_result(&mut self, result: String) {
+        if let Side::Guest(guest) = &self.side {
+            let (moves, downtime_us) = (self.moves, self.downtime_us);
+            guest.tell_home(&ToHome::Moved { result: result.clone(), moves, downtime_us });
+        }
+        self.result = Some(result);
+        self.publish();
+    }
+
+    /// What goes along besides the images. The job is frozen.
+    fn pack(&self, residence: &Residence) -> Luggage {
+        let (input, output) = match &self.side {
+            Side::Guest(guest) => guest.suspend(),
+            Side::Home(home) => (
+                std::array::from_fn(|n| {
+                    home.inlets[n].as_ref().map_or_else(InputState::default, |inlet| inlet.suspend())
+                }),
+                // Everything that it wrote is home already.
+                std::array::from_fn(|n| {
+                    home.outlets[n].as_ref().map_or_else(OutputState::default, |outlet| OutputState {
+                        base: outlet.catch_up(),
+                        unacknowledged: Bytes::default(),
+                        closed: outlet.closed(),
+                    })
+                }),
+            ),
+        };
+        Luggage {
+            cpu_us: self.cpu_us(),
+            moves: self.moves,
+            stopped: self.stopped,
+            locked: self.locked,
+            ended: self.command_ended,
+            frozen_for_us: 0,
+            input,
+            output,
+            externals: residence.externals.clone(),
+            terminal: residence.terminal_state().map(|(settings, rows, columns)| (Bytes(settings), rows, columns)),
+        }
+    }
+}
+
+/// Connects to the target and asks whether it takes the job.
+fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<Stream, String> {
+    let ask = || -> io::Result<(Stream, OfferAnswer)> {
+        let preamble = Preamble { purpose: Purpose::Move, job: offer.spec.id };
+        let mut stream = identity.connect(target, &preamble)?;
+        frame::write(&mut stream, offer)?;
+        let answer = frame::read(&mut stream, MAX_FRAME)?;
+        Ok((stream, answer))
+    };
+    match ask() {
+        Ok((stream, OfferAnswer::Accepted)) => Ok(stream),
+        Ok((_, OfferAnswer::Refused(reason))) => Err(format!("{} refuses: {reason}", target.ip())),
+        Err(error) => Err(format!("{} does not take it: {error}", target.ip())),
+    }
+}

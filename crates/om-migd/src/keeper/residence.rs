@@ -1,0 +1,235 @@
+//! One stay of a job on this node: its nest, its cgroup, its PID 1, and our ends of what it has from outside.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::fstat;
+use nix::unistd::{Gid, Pid, Uid};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Cgroup;
+use crate::criu::{self, Criu};
+use crate::nest::{Credentials, Launch, Nest};
+use crate::stdio::input_pipe::InputPipe;
+use crate::stdio::{
+    INPUTS, OUTPUTS, StreamKind, TERMINAL_INPUT, TERMINAL_OUTPUT, pipe_from_job, pipe_to_job, set_nonblocking,
+};
+use crate::{nest, sys};
+
+/// CRIU's names of what the job has from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Externals {
+    /// Pipes: stdin, stdout, stderr, report.
+    pub pipes: [Option<String>; 4],
+    /// The terminal.
+    pub terminal: Option<String>,
+}
+
+impl Externals {
+    /// All the names that there are.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.pipes.iter().chain([&self.terminal]).flatten().cloned().collect()
+    }
+}
+
+/// Our ends of what the job has from outside.
+#[derive(Debug)]
+pub struct Ends {
+    /// Ways in: stdin, terminal.
+    pub inputs: [Option<InputPipe>; INPUTS],
+    /// Ways out: stdout, stderr, terminal.
+    pub outputs: [Option<OwnedFd>; OUTPUTS],
+    /// What PID 1 reports.
+    pub report: OwnedFd,
+}
+
+/// The job's ends, to be given to it.
+struct JobEnds {
+    pipes: [Option<OwnedFd>; 4],
+}
+
+/// One stay of a job on this node.
+#[derive(Debug)]
+pub struct Residence {
+    /// Its mount namespace and directories.
+    pub nest: Nest,
+    /// Its cgroup.
+    pub cgroup: Cgroup,
+    /// Its PID 1, as this node sees it.
+    pub init: Pid,
+    /// What it has from outside.
+    pub externals: Externals,
+    /// The master of its terminal.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Residence {
+    /// Starts a new job. An error leaves nothing behind.
+    pub fn launch(launch: Launch, streams: [StreamKind; 3], size: (u16, u16)) -> io::Result<(Self, Ends)> {
+        let cgroup = Cgroup::at(launch.cgroup.clone());
+        let owner = launch.credentials.uid;
+        let terminal = streams.contains(&StreamKind::Terminal).then_some((owner, size.0, size.1));
+        let (job_ends, ends) = make_pipes(streams)?;
+        let fds: Vec<BorrowedFd<'_>> = job_ends.pipes.iter().flatten().map(AsFd::as_fd).collect();
+        let request =
+            nest::Request { home_file_system: None, init: nest::OM_INIT.to_vec(), terminal, launch: Some(launch) };
+        let mut nest = Nest::build(&request, &fds)?;
+        let init = nest.init.ok_or_else(|| io::Error::other("the job has no PID 1"))?;
+        let terminal = nest.terminal.take();
+        Self::complete(nest, cgroup, init, &job_ends, ends, terminal)
+    }
+
+    /// Restores a job, frozen, in a nest that was built for it. `names` are CRIU's names at the node where it was
+    /// dumped.
+    pub fn restore(
+        mut nest: Nest,
+        cgroup: Cgroup,
+        program: &Path,
+        credentials: &Credentials,
+        streams: [StreamKind; 3],
+        names: &Externals,
+    ) -> Result<(Self, Ends), criu::Error> {
+        let failed = |error: io::Error| criu::Error::Failed { action: "restore", message: error.to_string() };
+        let (job_ends, ends) = make_pipes(streams).map_err(failed)?;
+        let terminal = nest.terminal.take();
+        let mut externals = Vec::new();
+        for (name, fd) in names.pipes.iter().zip(&job_ends.pipes) {
+            if let (Some(name), Some(fd)) = (name, fd) {
+                externals.push((name.clone(), fd.try_clone().map_err(failed)?));
+            }
+        }
+        if let (Some(name), Some((_, slave))) = (&names.terminal, &terminal) {
+            externals.push((name.clone(), slave.try_clone().map_err(failed)?));
+        }
+        let criu = Criu {
+            program,
+            namespace: nest.namespace.as_fd(),
+            images: nest.images.as_fd(),
+            ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
+        };
+        let init = criu.restore(&cgroup, &externals)?;
+        drop(externals);
+        Self::complete(nest, cgroup, init, &job_ends, ends, terminal).map_err(failed)
+    }
+
+    fn complete(
+        nest: Nest,
+        cgroup: Cgroup,
+        init: Pid,
+        job_ends: &JobEnds,
+        mut ends: Ends,
+        terminal: Option<(OwnedFd, OwnedFd)>,
+    ) -> io::Result<(Self, Ends)> {
+        let mut externals = Externals::default();
+        for (name, fd) in externals.pipes.iter_mut().zip(&job_ends.pipes) {
+            *name = fd.as_ref().map(|fd| Ok::<_, io::Error>(format!("pipe:[{}]", fstat(fd)?.st_ino))).transpose()?;
+        }
+        let mut master = None;
+        if let Some((our_end, slave)) = terminal {
+            let stat = fstat(&slave)?;
+            externals.terminal = Some(format!("tty[{:x}:{:x}]", stat.st_rdev, stat.st_dev));
+            set_nonblocking(&our_end)?;
+            ends.inputs[TERMINAL_INPUT] = Some(InputPipe::new(our_end.try_clone()?)?);
+            ends.outputs[TERMINAL_OUTPUT] = Some(our_end.try_clone()?);
+            master = Some(our_end);
+        }
+        Ok((Self { nest, cgroup, init, externals, terminal: master }, ends))
+    }
+
+    /// Sends a signal to the command: the job's PID 2, or to all of its processes if it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let signal = Signal::try_from(signal)?;
+        match self.command() {
+            Some(pid) => kill(pid, signal)?,
+            None => self.cgroup.processes().into_iter().filter(|pid| *pid != self.init).for_each(|pid| {
+                let _ = kill(pid, signal);
+            }),
+        }
+        Ok(())
+    }
+
+    /// The command's pid on this node, while it lives.
+    #[must_use]
+    pub fn command(&self) -> Option<Pid> {
+        self.cgroup.processes().into_iter().find(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let inner = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+            inner.and_then(|pids| pids.split_whitespace().last()) == Some("2")
+        })
+    }
+
+    /// Dumps the frozen job into the image directory.
+    pub fn dump(&self, program: &Path, credentials: &Credentials) -> Result<(), criu::Error> {
+        let criu = Criu {
+            program,
+            namespace: self.nest.namespace.as_fd(),
+            images: self.nest.images.as_fd(),
+            ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
+        };
+        criu.dump(self.init, &self.cgroup, &self.externals.names())
+    }
+
+    /// The file of its PID 1.
+    #[must_use]
+    pub fn init_program(&self) -> Vec<u8> {
+        fs::read(format!("/proc/{}/exe", self.init)).unwrap_or_else(|_| nest::OM_INIT.to_vec())
+    }
+
+    /// Makes the image directory empty.
+    pub fn clear_images(&self) -> io::Result<()> {
+        clear(&self.nest.images)
+    }
+
+    /// The terminal's settings, to go along.
+    #[must_use]
+    pub fn terminal_state(&self) -> Option<(Vec<u8>, u16, u16)> {
+        let master = self.terminal.as_ref()?;
+        let (rows, columns) = sys::window_size(master.as_fd()).ok()?;
+        Some((sys::terminal_settings(master.as_fd()).ok()?, rows, columns))
+    }
+
+    /// Gives the terminal the settings that came along.
+    pub fn set_terminal_state(&self, settings: &[u8], rows: u16, columns: u16) -> io::Result<()> {
+        let Some(master) = &self.terminal else { return Ok(()) };
+        sys::set_terminal_settings(master.as_fd(), settings)?;
+        sys::resize_window(master.as_fd(), rows, columns)
+    }
+
+    /// Kills whatever is left and removes the cgroup. The nest goes with its last user.
+    pub fn destroy(&self) {
+        self.cgroup.kill();
+        let _ = nix::sys::wait::waitpid(self.init, None);
+        self.cgroup.remove();
+    }
+}
+
+/// Removes every file of a directory.
+fn clear(directory: &OwnedFd) -> io::Result<()> {
+    for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
+fn make_pipes(streams: [StreamKind; 3]) -> io::Result<(JobEnds, Ends)> {
+    let (report, report_job) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+    let mut ends = Ends { inputs: [None, None], outputs: [None, None, None], report };
+    let mut pipes = [None, None, None, Some(report_job)];
+    if streams[0] == StreamKind::Pipe {
+        let (job, ours) = pipe_to_job()?;
+        ends.inputs[0] = Some(InputPipe::new(ours)?);
+        pipes[0] = Some(job);
+    }
+    for index in [0, 1] {
+        if streams[index + 1] == StreamKind::Pipe {
+            let (ours, job) = pipe_from_job()?;
+            ends.outputs[index] = Some(ours);
+            pipes[index + 1] = Some(job);
+        }
+    }
+    Ok((JobEnds { pipes }, ends))
+}

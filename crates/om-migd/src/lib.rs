@@ -1,0 +1,22 @@
+//! om-migd: serves the om files on today's kernels and moves processes.
+//!
+//! One program in four roles, each a process: the daemon ([`daemon`]), a keeper for each job ([`keeper`]), the helper
+//! that makes a job's mount namespace ([`nest`]), and CRIU's action script ([`hook`]).
+
+pub mod bytes;
+pub mod cgroup;
+pub mod criu;
+pub mod daemon;
+pub mod handover;
+pub mod hook;
+pub mod inspect;
+pub mod keeper;
+pub mod limits;
+pub mod nest;
+pub mod net;
+pub mod passing;
+pub mod snapshot;
+pub mod stay;
+pub mod stdio;
+pub mod sys;
+

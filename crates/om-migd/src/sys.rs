@@ -1,0 +1,225 @@
+//! The few calls that the safe wrappers do not cover. Every `unsafe` block of the crate is here.
+#![expect(unsafe_code, reason = "system calls without a safe wrapper")]
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork};
+
+/// The nice value of a process, -20 to 19.
+pub fn nice_of(pid: Pid) -> io::Result<i32> {
+    // SAFETY: errno tells an error from a nice value of -1.
+    unsafe {
+        *libc::__errno_location() = 0;
+        let nice = libc::getpriority(libc::PRIO_PROCESS, pid.as_raw().cast_unsigned());
+        if nice == -1 && *libc::__errno_location() != 0 { Err(io::Error::last_os_error()) } else { Ok(nice) }
+    }
+}
+
+/// Sets the nice value of this process.
+pub fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: changes this process alone.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Makes this process the one that orphans below it are handed to.
+pub fn become_subreaper() -> io::Result<()> {
+    nix::sys::prctl::set_child_subreaper(true).map_err(io::Error::from)
+}
+
+/// Sets every signal of this process to its default, but those whose bit is set in `ignored` to be ignored, and
+/// blocks none.
+pub fn reset_signals(ignored: u64) {
+    for number in 1..=64 {
+        let action = if ignored >> (number - 1) & 1 == 1 { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: default and ignore run no code; numbers that cannot be set are refused by the kernel.
+        unsafe { libc::signal(number, action) };
+    }
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Takes over a descriptor that the parent left at a number agreed on. Only before anything else is opened.
+pub fn inherited(fd: RawFd) -> OwnedFd {
+    // SAFETY: by convention of this program's own modes nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Forks a program that has one thread. The child runs `child` and never returns from here.
+pub fn fork_single_threaded(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+    // SAFETY: the caller has one thread, so the child may do anything.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = child();
+            // SAFETY: ends without running the parent's exit handlers.
+            unsafe { libc::_exit(status) }
+        }
+    }
+}
+
+/// Executes an open file; returns only on failure.
+pub fn execute_file(file: &File, argv: &[&CStr], env: &[&CStr]) -> io::Error {
+    match nix::unistd::fexecve(file, argv, env) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
+
+/// How a child differs from this process.
+pub struct ChildSetup<'a> {
+    /// Descriptors to give to it, at these numbers.
+    pub fds: Vec<(BorrowedFd<'a>, RawFd)>,
+    /// The mount namespace that it enters.
+    pub mount_namespace: Option<BorrowedFd<'a>>,
+    /// Real user and group ids; the effective ones stay 0.
+    pub real_ids: Option<(Uid, Gid)>,
+    /// Starts a session of its own, so that signals to ours do not reach it.
+    pub own_session: bool,
+}
+
+/// Has `command` make these changes between fork and exec.
+pub fn prepare(command: &mut Command, setup: &ChildSetup<'_>) {
+    let fds: Vec<(RawFd, RawFd)> = setup.fds.iter().map(|(fd, number)| (fd.as_raw_fd(), *number)).collect();
+    let namespace = setup.mount_namespace.map(|fd| fd.as_raw_fd());
+    let real_ids = setup.real_ids;
+    let own_session = setup.own_session;
+    // SAFETY: the closure makes system calls only, which is allowed after a fork of a program with threads; the
+    // raw descriptors are borrowed for as long as the caller keeps `setup`'s owners, who outlive the spawn.
+    unsafe {
+        command.pre_exec(move || {
+            if own_session {
+                libc::setsid();
+            }
+            // First out of the way of the numbers that are to be filled, then to their places.
+            let mut moved = [0; 16];
+            for (index, (fd, _)) in fds.iter().enumerate() {
+                moved[index] = check(libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 400))?;
+            }
+            if let Some(fd) = namespace {
+                let fd = check(libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 400))?;
+                setns(BorrowedFd::borrow_raw(fd), CloneFlags::CLONE_NEWNS)?;
+            }
+            for (index, (_, number)) in fds.iter().enumerate() {
+                check(libc::dup2(moved[index], *number))?;
+            }
+            if let Some((uid, gid)) = real_ids {
+                check(libc::setresgid(gid.as_raw(), 0, 0))?;
+                check(libc::setresuid(uid.as_raw(), 0, 0))?;
+            }
+            Ok(())
+        });
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Copies what is in the pipe `from` into the pipe `to` without taking it out; returns how many bytes.
+pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    // SAFETY: both descriptors are borrowed for the call.
+    let count = unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), most, libc::SPLICE_F_NONBLOCK) };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+nix::ioctl_read_bad!(
+    /// Reads a terminal's size.
+    get_window_size, libc::TIOCGWINSZ, libc::winsize);
+nix::ioctl_write_ptr_bad!(
+    /// Sets a terminal's size.
+    set_window_size, libc::TIOCSWINSZ, libc::winsize);
+
+/// The size of a terminal: rows, columns.
+pub fn window_size(tty: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` outlives the call.
+    unsafe { get_window_size(tty.as_raw_fd(), &raw mut size) }?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Sets the size of a terminal: rows, columns. Its foreground processes get SIGWINCH.
+pub fn resize_window(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: `size` outlives the call.
+    unsafe { set_window_size(tty.as_raw_fd(), &raw const size) }?;
+    Ok(())
+}
+
+/// Enters a pid namespace (for the children to come).
+pub fn enter_pid_namespace(fd: BorrowedFd<'_>) -> io::Result<()> {
+    setns(fd, CloneFlags::CLONE_NEWPID).map_err(io::Error::from)
+}
+
+/// Gives the calling process a mount namespace of its own.
+pub fn unshare_mounts() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS).map_err(io::Error::from)
+}
+
+/// Gives the children to come a pid namespace and this process a System V IPC namespace of its own.
+pub fn unshare_processes() -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC).map_err(io::Error::from)
+}
+
+nix::ioctl_write_ptr_bad!(
+    /// Unlocks the slave of a terminal.
+    set_lock, libc::TIOCSPTLCK, libc::c_int);
+nix::ioctl_read_bad!(
+    /// The number of a terminal.
+    get_number, libc::TIOCGPTN, libc::c_uint);
+
+/// Lets the slave of this master be opened.
+pub fn unlock_terminal(master: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the flag outlives the call.
+    unsafe { set_lock(master.as_raw_fd(), &raw const UNLOCKED) }?;
+    Ok(())
+}
+static UNLOCKED: libc::c_int = 0;
+
+/// The number of this master's slave in its devpts.
+pub fn terminal_number(master: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut number = 0;
+    // SAFETY: `number` outlives the call.
+    unsafe { get_number(master.as_raw_fd(), &raw mut number) }?;
+    Ok(number)
+}
+
+/// Duplicates a descriptor to this number, open across exec.
+pub fn place(fd: RawFd, number: RawFd) -> io::Result<()> {
+    // SAFETY: used between fork and exec, where nobody owns the low numbers any more.
+    check(unsafe { libc::dup2(fd, number) }).map(drop)
+}
+
+/// Closes this number.
+pub fn close_number(number: RawFd) {
+    // SAFETY: as for `place`.
+    unsafe { libc::close(number) };
+}
+
+/// The settings of a terminal: `struct termios` as bytes, the same on every node of one architecture.
+pub fn terminal_settings(tty: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0_u8; size_of::<libc::termios>()];
+    // SAFETY: the buffer is as large as the structure; tcgetattr only writes plain integers into it.
+    let result = unsafe { libc::tcgetattr(tty.as_raw_fd(), bytes.as_mut_ptr().cast()) };
+    check(result).map(|_| bytes)
+}
+
+/// Gives a terminal settings as [`terminal_settings`] returned them. `InvalidInput` if their size is wrong.
+pub fn set_terminal_settings(tty: BorrowedFd<'_>, settings: &[u8]) -> io::Result<()> {
+    if settings.len() != size_of::<libc::termios>() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: plain integers of the right size, copied out because the bytes need not be aligned.
+    unsafe {
+        let termios = settings.as_ptr().cast::<libc::termios>().read_unaligned();
+        check(libc::tcsetattr(tty.as_raw_fd(), libc::TCSANOW, &raw const termios)).map(drop)
+    }
+}
