@@ -13,9 +13,10 @@ use om_sched::history::Outcome;
 use om_sched::job::{Admin, LocalJob, Place, Snapshot};
 use om_sched::node::Report;
 use om_sched::offer::Offer;
-use om_sched::policy::Cost;
+use om_sched::policy::{Cost, Policy, Proposal};
 use om_sched::random::Random;
 use om_sched::settings::Settings;
+use om_sched::view::View;
 
 fn node(last: u8) -> IpAddr {
     IpAddr::from([10, 77, 0, last])
@@ -119,8 +120,23 @@ fn jobs(jobs: Vec<LocalJob>) -> Input<'static> {
     Input::Snapshot(Snapshot { jobs, admin: Admin::default() })
 }
 
+/// Wants every job on nodes 2 and 3, at once and twice, and nothing changes its mind.
+struct Stubborn;
+
+impl Policy for Stubborn {
+    fn decide(&mut self, _now: Time, _view: &View, _random: &mut Random) -> Vec<Proposal> {
+        let pairs = (7..10).flat_map(|pid| [(pid, node(2)), (pid, node(3)), (pid, node(2))]);
+        let propose = |(pid, to)| Proposal { pid, to, reason: "I want it".into(), weighing: None };
+        pairs.map(propose).collect()
+    }
+}
+
 fn core_with(settings: Settings) -> Core {
-    let mut core = Core::new(settings, Box::new(Cost::default()), Random::from_seed(1));
+    core_of(settings, Box::new(Cost::default()))
+}
+
+fn core_of(settings: Settings, policy: Box<dyn Policy>) -> Core {
+    let mut core = Core::new(settings, policy, Random::from_seed(1));
     core.handle(at(0), Input::Here(node(1)));
     core
 }
@@ -265,6 +281,59 @@ fn jobs_that_the_guard_keeps_are_not_asked_for() {
 }
 
 #[test]
+fn a_stubborn_policy_gets_one_question_a_job_and_a_node_and_none_that_the_guard_refuses() {
+    let settings = Settings { has_key: true, max_moves: 9, ..Settings::default() };
+    let stubborn = || {
+        let mut core = core_of(settings.clone(), Box::new(Stubborn));
+        Told::new(1, 0).tell(&mut core, at(0));
+        core
+    };
+    let mut core = stubborn();
+    Told::new(2, 0).tell(&mut core, at(0));
+    Told::new(3, 0).tell(&mut core, at(0));
+    core.handle(at(10), jobs(vec![job(7), job(8), job(9)]));
+    core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
+    let asked: Vec<IpAddr> = sent(&mut core).into_iter().map(|(to, _)| to).collect();
+    assert_eq!(asked, vec![node(2), node(3)]);
+
+    let mut core = stubborn();
+    for mut told in [Told::new(2, 0), Told::new(3, 0)] {
+        told.migration.as_mut().unwrap().block = true;
+        told.tell(&mut core, at(0));
+    }
+    core.handle(at(10), jobs(vec![job(7), job(8), job(9)]));
+    assert_eq!(sent(&mut core), vec![]);
+}
+
+#[test]
+fn what_happens_between_question_and_answer_counts() {
+    let settings = Settings { has_key: true, ..Settings::default() };
+    let after = |change: &dyn Fn(&mut Core)| {
+        let mut core = core_of(settings.clone(), Box::new(Stubborn));
+        Told::new(1, 0).tell(&mut core, at(0));
+        Told::new(2, 0).tell(&mut core, at(0));
+        core.handle(at(10), jobs(vec![job(7)]));
+        let (_, question) = asked(&mut core).unwrap();
+        change(&mut core);
+        core.handle(at(40), offer(2, Offer::Answer(yes(question.nonce))));
+        assert!(!outputs(&mut core).iter().any(|output| matches!(output, Output::Move { .. })));
+        let outcome = core.history().iter().next().unwrap().outcome.clone();
+        let Outcome::Dropped { reason } = outcome else { panic!("{outcome:?}") };
+        reason
+    };
+    let locked = after(&|core| core.handle(at(20), jobs(vec![LocalJob { locked: true, ..job(7) }])));
+    assert_eq!(locked, "it is locked");
+    let ended = after(&|core| core.handle(at(20), jobs(vec![])));
+    assert_eq!(ended, "it does not run on this node");
+    let blocked = after(&|core| {
+        let mut told = Told::new(2, 0);
+        told.migration.as_mut().unwrap().block = true;
+        told.tell(core, at(20));
+    });
+    assert_eq!(blocked, "it takes no guests (block or expel)");
+}
+
+#[test]
 fn switches_keep_own_jobs_here_but_not_guests() {
     for (stay, bring) in [(true, false), (false, true)] {
         let guest =
@@ -323,6 +392,48 @@ fn a_yes_leads_to_one_request_and_its_end_to_the_history() {
     let decision = core.history().iter().next().unwrap();
     assert_eq!(decision.outcome, Outcome::Moved { took_ms: 100, downtime_ms: Some(50) });
     assert_eq!(core.price().learned, 1);
+}
+
+/// Three jobs, of which 7 has been requested for node 2.
+fn moving() -> Core {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(10));
+    Told::new(3, 9).tell(&mut core, at(10));
+    core.handle(at(20), jobs(vec![LocalJob { cpu: at(9000), ..job(7) }, job(8), job(9)]));
+    let (_, question) = asked(&mut core).unwrap();
+    core.handle(at(25), offer(2, Offer::Answer(yes(question.nonce))));
+    assert!(outputs(&mut core).contains(&Output::Move { pid: 7, to: node(2), home: false }));
+    core
+}
+
+#[test]
+fn a_job_that_has_left_is_no_load_any_more_even_before_the_files_are_read_again() {
+    let mut core = moving();
+    core.handle(at(90), Input::MoveEnded { pid: 7, end: MoveEnd::Done { downtime: None } });
+    assert_eq!(asked(&mut core), None, "two are left here and one is there");
+    Told::new(2, 1).tell(&mut core, at(91));
+    assert_eq!(answer_to(&mut core, at(95), ask(1)).movable_milli, 2000);
+}
+
+#[test]
+fn a_job_whose_move_failed_rests_and_others_take_its_turn() {
+    let mut core = moving();
+    let end = MoveEnd::Failed { reason: "mem_lock".into(), only_the_job: true };
+    core.handle(at(90), Input::MoveEnded { pid: 7, end });
+    let decided = outputs(&mut core).into_iter().filter_map(|output| match output {
+        Output::Decided(decision) if decision.outcome == Outcome::Asked => Some(decision.pid),
+        _ => None,
+    });
+    assert_eq!(decided.collect::<Vec<_>>(), vec![8]);
+}
+
+#[test]
+fn an_unsigned_report_does_not_talk_over_a_signed_one() {
+    let mut core = core();
+    Told::new(2, 9).tell(&mut core, at(0));
+    Told { authenticated: false, ..Told::new(2, 0) }.tell(&mut core, at(1));
+    let figures = core.explain_nodes(at(2))[1].figures.unwrap();
+    assert_eq!(figures.load(), 9.0);
 }
 
 #[test]

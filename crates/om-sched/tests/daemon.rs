@@ -35,7 +35,9 @@ static RIGS: AtomicU32 = AtomicU32::new(0);
 struct Rig {
     dir: PathBuf,
     info_port: u16,
-    offers: UdpSocket,
+    offer_port: u16,
+    /// The second node's, unless a scheduler of its own runs there.
+    offers: Option<UdpSocket>,
     speaker: Speaker,
     loopback: Interface,
     keys: ClusterKeys,
@@ -46,9 +48,11 @@ impl Rig {
     fn new() -> Self {
         let number = RIGS.fetch_add(1, Ordering::Relaxed);
         let dir = std::env::temp_dir().join(format!("om-sched-daemon-{}-{number}", std::process::id()));
-        fs::create_dir_all(dir.join("om/hpc/admin")).unwrap();
-        for switch in ["block", "stay", "expel", "bring"] {
-            fs::write(dir.join("om/hpc/admin").join(switch), "0\n").unwrap();
+        for root in ["om", "om-there"] {
+            fs::create_dir_all(dir.join(root).join("hpc/admin")).unwrap();
+            for switch in ["block", "stay", "expel", "bring"] {
+                fs::write(dir.join(root).join("hpc/admin").join(switch), "0\n").unwrap();
+            }
         }
         fs::write(dir.join("key"), KEY).unwrap();
         fs::set_permissions(dir.join("key"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -62,7 +66,8 @@ impl Rig {
             keys: ClusterKeys::parse(KEY, Path::new("key")).unwrap(),
             dir,
             info_port,
-            offers,
+            offer_port: offers.local_addr().unwrap().port(),
+            offers: Some(offers),
             loopback,
             sequence: 0,
         };
@@ -71,15 +76,19 @@ impl Rig {
     }
 
     fn configure(&self, more: &str) {
+        self.configure_node("om-sched.toml", HERE, "sched.sock", more);
+    }
+
+    fn configure_node(&self, file: &str, address: IpAddr, socket: &str, more: &str) {
         let text = format!(
-            "key-file = \"{dir}/key\"\nstatus-socket = \"{dir}/sched.sock\"\ninterfaces = [\"{lo}\"]\n\
-             address = \"{HERE}\"\ninfo-port = {info}\noffer-port = {offer}\npoll-ms = 200\nbusy-poll-ms = 100\n{more}\n",
+            "key-file = \"{dir}/key\"\nstatus-socket = \"{dir}/{socket}\"\ninterfaces = [\"{lo}\"]\n\
+             address = \"{address}\"\ninfo-port = {info}\noffer-port = {offer}\npoll-ms = 200\nbusy-poll-ms = 100\n{more}\n",
             dir = self.dir.display(),
             lo = self.loopback.name,
             info = self.info_port,
-            offer = self.offers.local_addr().unwrap().port(),
+            offer = self.offer_port,
         );
-        fs::write(self.dir.join("om-sched.toml"), text).unwrap();
+        fs::write(self.dir.join(file), text).unwrap();
     }
 
     /// A job that has computed for two seconds.
@@ -122,8 +131,12 @@ impl Rig {
     }
 
     fn command(&self) -> Command {
+        self.command_with("om-sched.toml", "om")
+    }
+
+    fn command_with(&self, config: &str, root: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_om-sched"));
-        command.arg("--config").arg(self.dir.join("om-sched.toml")).arg("--om-root").arg(self.dir.join("om"));
+        command.arg("--config").arg(self.dir.join(config)).arg("--om-root").arg(self.dir.join(root));
         command.env_remove("OM_ROOT").env("RUST_LOG", "debug");
         command
     }
@@ -202,7 +215,7 @@ impl Rig {
     /// The question that the scheduler has put to the second node, if it has put one.
     fn question(&self) -> Option<Ask> {
         let mut buffer = [0; 1500];
-        let length = self.offers.recv(&mut buffer).ok()?;
+        let length = self.offers.as_ref()?.recv(&mut buffer).ok()?;
         let datagram = Datagram::decode(&buffer[..length], &self.keys).unwrap();
         assert!(datagram.authenticated);
         assert_eq!((datagram.header.kind, datagram.header.sender), (Kind::OfferAsk, HERE));
@@ -229,7 +242,7 @@ impl Rig {
             })
             .unwrap();
         let bytes = writer.finish(&self.keys);
-        let to = (HERE, self.offers.local_addr().unwrap().port());
+        let to = (HERE, self.offer_port);
         UdpSocket::bind((THERE, 0)).unwrap().send_to(bytes, to).unwrap();
     }
 
@@ -250,8 +263,12 @@ impl Rig {
     }
 
     fn status(&self) -> serde_json::Value {
+        self.status_of("sched.sock")
+    }
+
+    fn status_of(&self, socket: &str) -> serde_json::Value {
         let mut text = String::new();
-        UnixStream::connect(self.dir.join("sched.sock")).unwrap().read_to_string(&mut text).unwrap();
+        UnixStream::connect(self.dir.join(socket)).unwrap().read_to_string(&mut text).unwrap();
         serde_json::from_str(&text).unwrap()
     }
 }
@@ -339,6 +356,29 @@ fn a_job_goes_to_the_idle_node_that_says_yes() {
     assert_eq!(status["jobs"].as_array().unwrap().len(), 3);
     assert!(scheduler.stop().success());
     assert!(!rig.dir.join("sched.sock").exists());
+}
+
+#[test]
+fn two_schedulers_agree_on_what_moves() {
+    let mut rig = Rig::new();
+    rig.offers = None;
+    rig.configure_node("there.toml", THERE, "there.sock", "");
+    for pid in [4711, 4712, 4713] {
+        rig.add_job(pid);
+    }
+    let here = rig.scheduler(&[]);
+    let there = Scheduler::start(&mut rig.command_with("there.toml", "om-there"));
+    rig.play(3, 0, |rig, _| {
+        std::thread::sleep(Duration::from_millis(100));
+        [4711, 4712, 4713].iter().any(|pid| rig.place(*pid) == THERE.to_string())
+    });
+    here.line("moved in");
+    there.line("node 127.0.0.1 is there");
+    let status = rig.status_of("there.sock");
+    assert_eq!(
+        (status["address"].as_str(), &status["problem"]),
+        (Some("127.0.0.2"), &serde_json::Value::Null)
+    );
 }
 
 #[test]
@@ -439,7 +479,7 @@ fn exit_statuses_are_those_of_the_documentation() {
     fs::set_permissions(rig.dir.join("key"), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(run(&[]).status.code(), Some(78));
     fs::set_permissions(rig.dir.join("key"), fs::Permissions::from_mode(0o600)).unwrap();
-    let _taken = UdpSocket::bind((HERE, rig.offers.local_addr().unwrap().port())).unwrap();
+    let _taken = UdpSocket::bind((HERE, rig.offer_port)).unwrap();
     let output = run(&[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(

@@ -300,6 +300,14 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_has_used_less_than_its_move_costs_stays() {
+        let jobs = |cpu_s| (1..=4).map(|pid| job(pid, cpu_s)).collect();
+        // 6 is saved for each second that it still needs, 0.2 is paid.
+        assert_eq!(decide(&view(jobs(0.033), vec![target(2, 0.0)])), vec![]);
+        assert_eq!(decide(&view(jobs(0.034), vec![target(2, 0.0)])).len(), 1);
+    }
+
+    #[test]
     fn one_round_sends_to_different_nodes_and_counts_what_it_has_sent() {
         let jobs = (1..=4).map(|pid| job(pid, 2.0)).collect();
         let targets = (2..=6).map(|last| target(last, 0.0)).collect();
