@@ -124,7 +124,10 @@ impl Criu<'_> {
             return Ok(());
         }
         let log = fs::read_to_string(self.image(&format!("{action}.log"))).unwrap_or_default();
-        log::debug!("criu {action} ended with {status}:\n{log}");
+        for line in log.lines().filter(|line| line.contains("Error (")) {
+            log::debug!("{line}");
+        }
+        log::trace!("criu {action} ended with {status}:\n{log}");
         Err(Error::Failed { action, message: first_error(&log).unwrap_or_else(|| status.to_string()) })
     }
 
@@ -135,7 +138,9 @@ impl Criu<'_> {
 
 /// The first line of CRIU's log that names an error, without time stamp and source position.
 fn first_error(log: &str) -> Option<String> {
-    let line = log.lines().find(|line| line.contains("Error ("))?;
+    // Without CAP_SYS_RESOURCE it first complains that it cannot raise its own limit, and goes on.
+    let is_error = |line: &&str| line.contains("Error (") && !line.contains("RLIMIT_NOFILE for self");
+    let line = log.lines().find(is_error)?;
     let message = line.split_once("): ").map_or(line, |(_, message)| message);
     Some(message.trim().to_owned())
 }

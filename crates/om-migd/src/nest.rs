@@ -107,6 +107,8 @@ pub struct Credentials {
 /// What the helper answers.
 #[derive(Debug, Serialize, Deserialize)]
 enum Reply {
+    /// The home file system is mounted; it must be served from now on, the next steps need it.
+    Mounted,
     /// The nest stands; attached: mount namespace, image directory, `/dev/shm`, and master and slave if there is a terminal.
     Ready,
     /// The job's PID 1.
@@ -132,9 +134,13 @@ pub struct Nest {
 
 impl Nest {
     /// Makes a nest, and launches the job in it if the request has one. `fds` are, in order, the job's ends of its
-    /// pipes, the report pipe's write end if there is a job, and the FUSE device if there is one. An error leaves
-    /// nothing behind.
-    pub fn build(request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Self> {
+    /// pipes, the report pipe's write end if there is a job, and the FUSE device if there is one. `serve` is called once the
+    /// home file system is mounted and must start to serve it. An error leaves nothing behind.
+    pub fn build(
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        serve: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = std::process::Command::new("/proc/self/exe");
         command.arg("nest").env_clear().stdin(std::process::Stdio::null());
@@ -149,15 +155,24 @@ impl Nest {
         );
         let mut helper = command.spawn()?;
         drop(theirs);
-        let result = Self::converse(&ours, request, fds);
+        let result = Self::converse(&ours, request, fds, serve);
         drop(ours);
         helper.wait()?;
         result
     }
 
-    fn converse(socket: &UnixStream, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Self> {
+    fn converse(
+        socket: &UnixStream,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+        serve: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<Self> {
         send_frame(socket, request, fds)?;
-        let (reply, mut received) = receive_frame(socket, MAX_REQUEST)?;
+        let (mut reply, mut received) = receive_frame(socket, MAX_REQUEST)?;
+        if let Reply::Mounted = reply {
+            serve()?;
+            (reply, received) = receive_frame(socket, MAX_REQUEST)?;
+        }
         let mut nest = match reply {
             Reply::Ready => {
                 let mut fds = received.drain(..);
@@ -168,13 +183,13 @@ impl Nest {
                 Self { namespace, images, shared, terminal, init: None }
             }
             Reply::Failed(message) => return Err(io::Error::other(message)),
-            Reply::Launched(_) => return Err(io::Error::other("unexpected answer from the nest")),
+            Reply::Launched(_) | Reply::Mounted => return Err(io::Error::other("unexpected answer from the nest")),
         };
         if request.launch.is_some() {
             match receive_frame(socket, MAX_REQUEST)?.0 {
                 Reply::Launched(pid) => nest.init = Some(Pid::from_raw(pid)),
                 Reply::Failed(message) => return Err(io::Error::other(message)),
-                Reply::Ready => return Err(io::Error::other("unexpected answer from the nest")),
+                Reply::Ready | Reply::Mounted => return Err(io::Error::other("unexpected answer from the nest")),
             }
         }
         Ok(nest)
@@ -196,7 +211,7 @@ pub fn main() -> i32 {
 fn serve(socket: &UnixStream) -> io::Result<()> {
     let (mut request, mut fds): (Request, _) = receive_frame(socket, MAX_REQUEST)?;
     let device = request.home_file_system.as_ref().and_then(|_| fds.pop());
-    mount_everything(&request, device.as_ref())?;
+    mount_everything(&request, device, socket)?;
     let terminal = request.terminal.map(open_terminal).transpose()?;
     let namespace = File::open("/proc/self/ns/mnt")?;
     let images = File::open(IMAGES)?;
@@ -224,7 +239,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     }
 }
 
-fn mount_everything(request: &Request, device: Option<&OwnedFd>) -> io::Result<()> {
+fn mount_everything(request: &Request, device: Option<OwnedFd>, socket: &UnixStream) -> io::Result<()> {
     const NONE: Option<&str> = None;
     let plain = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     let on = |path: &str| format!("{ROOT}{path}");
@@ -258,9 +273,12 @@ fn mount_everything(request: &Request, device: Option<&OwnedFd>) -> io::Result<(
             attempt(ROOT, mount(Some(from.as_str()), ROOT, NONE, MsFlags::MS_MOVE, NONE))?;
         }
         (None, Some(home), Some(device)) => {
-            let options = om_homefs::client::mount_options(device, home);
+            let options = om_homefs::client::mount_options(&device, home);
             let (source, data) = (Some(options.source.as_str()), Some(options.data.as_str()));
             attempt(ROOT, mount(source, ROOT, Some(options.fstype), options.flags, data))?;
+            // The mount ends with the keeper's session only if nobody else has the device open.
+            drop(device);
+            send_frame(socket, &Reply::Mounted, &[])?;
             for directory in ["/dev", "/sys"] {
                 let target = on(directory);
                 let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
@@ -346,6 +364,7 @@ fn try_become_job(
     let argv: Vec<_> = argv.iter().map(CString::as_c_str).collect();
     let env: Vec<_> = env.iter().map(CString::as_c_str).collect();
     sys::reset_signals(launch.ignored_signals);
+    sys::close_on_exec(4);
     Err(sys::execute_file(&init, &argv, &env))
 }
 

@@ -316,7 +316,7 @@ fn prepare_nest(
         launch: None,
     };
     let Some(line) = line else {
-        return Ok((Nest::build(&request, &[])?, None));
+        return Ok((Nest::build(&request, &[], || Ok(()))?, None));
     };
     let (sender, receiver, output_received) = line
         .open(offer.epoch, false, [0; INPUTS])
@@ -327,7 +327,6 @@ fn prepare_nest(
     let device = om_homefs::client::open_device()
         .map_err(|error| io::Error::other(format!("cannot open /dev/fuse: {error}")))?;
     let session = om_homefs::client::Session::new(device.try_clone()?, Arc::new(Connector { line, epoch: offer.epoch }))?;
-    session.run()?;
-    let nest = Nest::build(&request, &[device.as_fd()])?;
+    let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
     Ok((nest, Some(Arc::new(session))))
 }

@@ -77,7 +77,7 @@ impl Residence {
         let fds: Vec<BorrowedFd<'_>> = job_ends.pipes.iter().flatten().map(AsFd::as_fd).collect();
         let request =
             nest::Request { home_file_system: None, init: nest::OM_INIT.to_vec(), terminal, launch: Some(launch) };
-        let mut nest = Nest::build(&request, &fds)?;
+        let mut nest = Nest::build(&request, &fds, || Ok(()))?;
         let init = nest.init.ok_or_else(|| io::Error::other("the job has no PID 1"))?;
         let terminal = nest.terminal.take();
         Self::complete(nest, cgroup, init, &job_ends, ends, terminal)
