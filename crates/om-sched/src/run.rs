@@ -563,6 +563,9 @@ impl Daemon {
             self.status = None;
             self.open_status();
         }
+        if let Some(status) = &mut self.status {
+            status.refresh();
+        }
         self.next_read = Time::ZERO;
         Ok(())
     }

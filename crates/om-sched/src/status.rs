@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Time;
@@ -17,17 +18,20 @@ use crate::Time;
 const READERS: usize = 16;
 /// A reader that has not taken its document by then is cut off.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A document is given again for this long: making one takes time, and anybody may ask as often as they like.
+const DOCUMENT_LASTS: Duration = Duration::from_millis(200);
 
 /// The socket and those who read from it.
 pub struct StatusSocket {
     path: PathBuf,
     listener: UnixListener,
     readers: Vec<Reader>,
+    document: Option<(Time, Rc<Vec<u8>>)>,
 }
 
 struct Reader {
     stream: UnixStream,
-    document: Vec<u8>,
+    document: Rc<Vec<u8>>,
     written: usize,
     deadline: Time,
 }
@@ -49,7 +53,7 @@ impl StatusSocket {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
-        Ok(Self { path: path.to_owned(), listener, readers: Vec::new() })
+        Ok(Self { path: path.to_owned(), listener, readers: Vec::new(), document: None })
     }
 
     /// Where it is.
@@ -70,13 +74,20 @@ impl StatusSocket {
         !self.readers.is_empty()
     }
 
-    /// Takes those who wait and gives each as much as it takes. `document` is made at most once.
+    /// The next reader gets a new document, since something has changed by order of a person.
+    pub fn refresh(&mut self) {
+        self.document = None;
+    }
+
+    /// Takes those who wait and gives each as much as it takes. A `document` is made for those who wait, unless the
+    /// last one is nearly new.
     pub fn serve(&mut self, now: Time, document: impl Fn() -> Vec<u8>) {
-        let mut made: Option<Vec<u8>> = None;
+        self.document.take_if(|(made, _)| now.saturating_sub(*made) >= DOCUMENT_LASTS);
         while self.readers.len() < READERS {
             let Ok((stream, _)) = self.listener.accept() else { break };
             if stream.set_nonblocking(true).is_ok() {
-                let document = made.get_or_insert_with(&document).clone();
+                let (_, document) = self.document.get_or_insert_with(|| (now, Rc::new(document())));
+                let document = Rc::clone(document);
                 self.readers.push(Reader { stream, document, written: 0, deadline: now + PATIENCE });
             }
         }
@@ -148,6 +159,22 @@ mod tests {
         assert_eq!(taken.join().unwrap().unwrap(), 3 << 20);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_document_is_made_five_times_a_second_at_most() {
+        let dir = Dir::new("status-often");
+        let path = dir.0.join("sched.sock");
+        let mut socket = StatusSocket::open(&path).unwrap();
+        let made = std::cell::Cell::new(0);
+        for turn in 0..100 {
+            drop(UnixStream::connect(&path).unwrap());
+            socket.serve(Duration::from_millis(turn * 10), || {
+                made.set(made.get() + 1);
+                Vec::new()
+            });
+        }
+        assert_eq!(made.get(), 5);
     }
 
     #[test]
