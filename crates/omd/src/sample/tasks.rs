@@ -3,9 +3,12 @@
 //! `/proc/loadavg` knows better on a whole machine, but shows the whole machine's figure in a container too. So
 //! every process is looked at, each period, which is what this daemon's CPU time goes into:
 //!
-//! * the `stat` of up to [`KEPT_LIMIT`] processes stays open: half the price of opening it by name;
+//! * a process of one thread is asked by its `schedstat`, at a fifth of the price of its `stat`, whether it has
+//!   run at all since the last sample. If not, and if it was not runnable then, it sleeps;
 //! * the threads of a process are looked at one by one only if the process has used CPU time since the last
 //!   sample or had a runnable thread then: the many threads that sleep all day cost nothing;
+//! * one file of each of up to [`KEPT_LIMIT`] processes stays open: half the price of opening it by name;
+//! * the directory is listed only if `/proc/loadavg` says that a process has been started, and now and then;
 //! * kernel threads are recognised once and passed over from then on. They work on behalf of processes that are
 //!   counted already.
 //!
@@ -23,12 +26,16 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
 
+use super::file::KeptFile;
+
 /// How many files stay open at most.
 const KEPT_LIMIT: usize = 4096;
 /// Descriptors left for everything else.
 const SPARE_FILES: u64 = 64;
 /// After so many samples a kernel thread's pid is looked at again: it may be somebody else's by now.
 const KERNEL_THREAD_LASTS: u32 = 30;
+/// The directory is listed at least this often.
+const LIST_EVERY: u32 = 10;
 /// `PF_KTHREAD` of the kernel's `sched.h`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
@@ -45,26 +52,45 @@ pub(super) struct Tasks {
 #[derive(Debug)]
 pub(super) struct TaskCounter {
     proc: Dir,
+    loadavg: KeptFile,
     own_pid: u32,
     known: HashMap<u32, Process>,
-    /// How many of `known` have their file open, and how many may.
+    /// How many of `known` have a file open, and how many may.
     kept: usize,
     may_keep: usize,
     round: u32,
+    /// The pid that was given last when the directory was listed last, and the round of that.
+    listed: Option<(u64, u32)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Process {
-    stat: Option<File>,
+    kept: Kept,
     /// The round in which it was last seen.
     round: u32,
-    /// CPU time used up to then, in clock ticks.
-    ticks: u64,
+    /// What its `schedstat` said before its `stat` was read last.
+    ran: Option<Ran>,
+    /// CPU time used up to the last sample, in clock ticks.
+    ticks: Option<u64>,
     /// Whether it had a runnable thread then.
     was_runnable: bool,
     /// Kernel thread: the round in which that was found out.
     kernel_thread: Option<u32>,
 }
+
+/// The file of a process that stays open.
+#[derive(Debug, Default)]
+enum Kept {
+    #[default]
+    Nothing,
+    /// Of a process with several threads, or on a kernel that has no `schedstat`.
+    Stat(File),
+    /// Of a process with one.
+    Schedstat(File),
+}
+
+/// Nanoseconds on a CPU and how often it was given one.
+type Ran = (u64, u64);
 
 /// The fields of a `stat` that matter here (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,22 +105,21 @@ impl TaskCounter {
     /// # Errors
     /// If the directory cannot be opened.
     pub(super) fn open(proc: &Path, own_pid: u32) -> io::Result<Self> {
+        let loadavg = KeptFile::open(&proc.join("loadavg"));
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = Dir::open(proc, flags, Mode::empty())?;
-        Ok(Self { proc, own_pid, known: HashMap::new(), kept: 0, may_keep: may_keep(), round: 0 })
+        let (known, may_keep) = (HashMap::new(), may_keep());
+        Ok(Self { proc, loadavg, own_pid, known, kept: 0, may_keep, round: 0, listed: None })
     }
 
     /// Counts; `None` if the directory cannot be listed.
     pub(super) fn count(&mut self) -> Option<Tasks> {
         self.round = self.round.wrapping_add(1);
-        let mut pids = Vec::with_capacity(self.known.len() + 16);
-        for entry in self.proc.iter() {
-            pids.extend(parse_pid(entry.ok()?.file_name().to_bytes()));
-        }
         let mut tasks = Tasks { runnable: 0, processes: 0 };
-        for pid in pids {
+        for pid in self.pids()? {
             if pid == self.own_pid {
                 tasks.processes += 1;
+                self.known.entry(pid).or_default().round = self.round;
             } else if let Some(runnable) = self.runnable_of(pid) {
                 tasks.processes += 1;
                 tasks.runnable += runnable;
@@ -103,61 +128,123 @@ impl TaskCounter {
         let (round, kept) = (self.round, &mut self.kept);
         self.known.retain(|_, process| {
             let is_there = process.round == round;
-            *kept -= usize::from(!is_there && process.stat.is_some());
+            *kept -= usize::from(!is_there && process.kept.is_open());
             is_there
         });
         Some(tasks)
     }
 
-    /// The runnable threads of a process; `None` if it has gone or is a kernel thread.
-    fn runnable_of(&mut self, pid: u32) -> Option<u32> {
-        let round = self.round;
-        let known = self.known.get_mut(&pid);
-        if let Some(process) = known {
-            process.round = round;
-            if let Some(since) = process.kernel_thread
-                && round.wrapping_sub(since) < KERNEL_THREAD_LASTS
-            {
-                return None;
-            }
-            if let Some(stat) = process.stat.as_ref().and_then(read_stat) {
-                let before = (process.ticks, process.was_runnable);
-                return Some(self.threads_of(pid, stat, Some(before)));
-            }
-            // Its file speaks of a process that has ended: this is another one with the same pid.
-            self.kept -= usize::from(process.stat.is_some());
-            self.known.remove(&pid);
+    /// The processes that there may be.
+    fn pids(&mut self) -> Option<Vec<u32>> {
+        // The last field is the pid that was given last in this namespace.
+        let given =
+            self.loadavg.read().and_then(|text| number(text.trim_end().rsplit(' ').next()?.as_bytes()));
+        if let (Some(given), Some((before, listed))) = (given, self.listed)
+            && given == before
+            && self.round.wrapping_sub(listed) < LIST_EVERY
+        {
+            return Some(self.known.keys().copied().collect());
         }
-        let file = open_in(&self.proc, &format!("{pid}/stat"))?;
-        let stat = read_stat(&file)?;
-        let is_kernel_thread = stat.flags & KERNEL_THREAD != 0;
-        let keep = !is_kernel_thread && self.kept < self.may_keep;
-        self.kept += usize::from(keep);
-        let process = Process {
-            stat: keep.then_some(file),
-            round,
-            ticks: 0,
-            was_runnable: false,
-            kernel_thread: is_kernel_thread.then_some(round),
-        };
-        self.known.insert(pid, process);
-        if is_kernel_thread { None } else { Some(self.threads_of(pid, stat, None)) }
+        self.listed = given.map(|given| (given, self.round));
+        let mut pids = Vec::with_capacity(self.known.len() + 16);
+        for entry in self.proc.iter() {
+            pids.extend(parse_pid(entry.ok()?.file_name().to_bytes()));
+        }
+        Some(pids)
     }
 
-    /// How many threads of a process are runnable. `before`: its CPU time at the last sample and whether one was
-    /// runnable then.
-    fn threads_of(&mut self, pid: u32, stat: Stat, before: Option<(u64, bool)>) -> u32 {
-        let may_run = before.is_none_or(|(ticks, was_runnable)| was_runnable || ticks != stat.ticks);
-        let runnable = if stat.threads > 1 && (may_run || stat.runnable) {
-            count_threads(&self.proc, pid).unwrap_or(u32::from(stat.runnable))
+    /// The runnable threads of a process; `None` if it has gone or is a kernel thread.
+    fn runnable_of(&mut self, pid: u32) -> Option<u32> {
+        let mut process = self.known.remove(&pid).unwrap_or_default();
+        self.kept -= usize::from(process.kept.is_open());
+        let runnable = match process.look(&self.proc, pid, self.round) {
+            Look::At(runnable) => Some(runnable),
+            Look::KernelThread => None,
+            Look::Gone => {
+                // Its file speaks of a process that has ended. There may be another one with the same pid.
+                process = Process::default();
+                match process.look(&self.proc, pid, self.round) {
+                    Look::At(runnable) => Some(runnable),
+                    Look::KernelThread => None,
+                    Look::Gone => return None,
+                }
+            }
+        };
+        process.round = self.round;
+        if self.kept >= self.may_keep {
+            process.kept = Kept::Nothing;
+        }
+        self.kept += usize::from(process.kept.is_open());
+        self.known.insert(pid, process);
+        runnable
+    }
+}
+
+/// What a look at a process found.
+enum Look {
+    /// So many runnable threads.
+    At(u32),
+    KernelThread,
+    Gone,
+}
+
+impl Process {
+    fn look(&mut self, proc: &Dir, pid: u32, round: u32) -> Look {
+        if self.kernel_thread.is_some_and(|since| round.wrapping_sub(since) < KERNEL_THREAD_LASTS) {
+            return Look::KernelThread;
+        }
+        let stat = match &self.kept {
+            Kept::Schedstat(file) => {
+                let Some(ran) = read_schedstat(file) else { return Look::Gone };
+                if self.ran == Some(ran) && !self.was_runnable {
+                    return Look::At(0);
+                }
+                self.ran = Some(ran);
+                open_stat(proc, pid).and_then(|file| read_stat(&file))
+            }
+            Kept::Stat(file) => read_stat(file),
+            Kept::Nothing => match open_stat(proc, pid) {
+                Some(file) => {
+                    let stat = read_stat(&file);
+                    self.kept = Kept::Stat(file);
+                    stat
+                }
+                None => None,
+            },
+        };
+        let Some(stat) = stat else { return Look::Gone };
+        if stat.flags & KERNEL_THREAD != 0 {
+            *self = Self { kernel_thread: Some(round), ..Self::default() };
+            return Look::KernelThread;
+        }
+        self.keep_what_serves(proc, pid, stat.threads);
+        let may_run = self.was_runnable || stat.runnable || self.ticks != Some(stat.ticks);
+        let runnable = if stat.threads > 1 && may_run {
+            count_threads(proc, pid).unwrap_or(u32::from(stat.runnable))
         } else {
             u32::from(stat.runnable)
         };
-        if let Some(process) = self.known.get_mut(&pid) {
-            process.ticks = stat.ticks;
-            process.was_runnable = runnable > 0;
+        self.ticks = Some(stat.ticks);
+        self.was_runnable = runnable > 0;
+        Look::At(runnable)
+    }
+
+    fn keep_what_serves(&mut self, proc: &Dir, pid: u32, threads: u32) {
+        match (&self.kept, threads) {
+            (Kept::Stat(_), 0..=1) => {
+                if let Some(file) = open_in(proc, &format!("{pid}/schedstat")) {
+                    (self.kept, self.ran) = (Kept::Schedstat(file), None);
+                }
+            }
+            (Kept::Schedstat(_), 2..) => self.kept = open_stat(proc, pid).map_or(Kept::Nothing, Kept::Stat),
+            _ => {}
         }
-        runnable
+    }
+}
+
+impl Kept {
+    fn is_open(&self) -> bool {
+        !matches!(self, Self::Nothing)
     }
 }
 
@@ -179,6 +266,18 @@ fn count_threads(proc: &Dir, pid: u32) -> Option<u32> {
 fn open_in(dir: &Dir, name: &str) -> Option<File> {
     let fd: OwnedFd = openat(dir, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     Some(File::from(fd))
+}
+
+fn open_stat(proc: &Dir, pid: u32) -> Option<File> {
+    open_in(proc, &format!("{pid}/stat"))
+}
+
+/// Three numbers: time on a CPU, time waiting for one, how often it was given one.
+fn read_schedstat(file: &File) -> Option<Ran> {
+    let mut buffer = [0; 128];
+    let length = file.read_at(&mut buffer, 0).ok()?;
+    let mut fields = buffer[..length].trim_ascii_end().split(|byte| *byte == b' ');
+    Some((number(fields.next()?)?, number(fields.nth(1)?)?))
 }
 
 fn read_stat(file: &File) -> Option<Stat> {
@@ -351,6 +450,59 @@ mod tests {
         }
         assert_eq!(runnable(&mut counter), 1);
         assert_eq!((counter.kept, counter.known.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_process_that_has_not_run_is_asleep_and_its_stat_is_not_read() {
+        let proc = FakeProc::new();
+        proc.process(2, "x", 'S', 10, 1);
+        proc.file("2/schedstat", "1000 5 7\n");
+        let mut counter = proc.counter();
+        assert_eq!(runnable(&mut counter), 0);
+        assert_eq!(runnable(&mut counter), 0);
+        proc.process(2, "x", 'R', 10, 1);
+        assert_eq!(runnable(&mut counter), 0, "nothing hints at it yet");
+        proc.file("2/schedstat", "1000 5 8\n");
+        assert_eq!(runnable(&mut counter), 1);
+        assert_eq!(runnable(&mut counter), 1, "starved, but it was runnable");
+        proc.process(2, "x", 'S', 10, 1);
+        assert_eq!(runnable(&mut counter), 0);
+    }
+
+    #[test]
+    fn a_process_that_starts_threads_is_looked_at_anew() {
+        let proc = FakeProc::new();
+        proc.process(2, "x", 'S', 10, 1);
+        proc.file("2/schedstat", "1000 5 7\n");
+        let mut counter = proc.counter();
+        assert_eq!(runnable(&mut counter), 0);
+        assert_eq!(runnable(&mut counter), 0);
+        proc.process(2, "x", 'S', 11, 2);
+        proc.thread(2, 2, 'S');
+        proc.thread(2, 20, 'R');
+        proc.file("2/schedstat", "2000 5 8\n");
+        assert_eq!((runnable(&mut counter), runnable(&mut counter)), (1, 1));
+        assert_eq!(counter.kept, 1);
+    }
+
+    #[test]
+    fn the_directory_is_listed_when_a_process_was_started_and_now_and_then() {
+        let proc = FakeProc::new();
+        proc.file("loadavg", "0.00 0.00 0.00 1/50 100\n");
+        proc.process(2, "x", 'R', 0, 1);
+        let mut counter = proc.counter();
+        // Unlike /proc's, a plain file can be read after it was removed.
+        counter.may_keep = 0;
+        assert_eq!(runnable(&mut counter), 1);
+        proc.process(3, "x", 'R', 0, 1);
+        assert_eq!(runnable(&mut counter), 1, "nobody said so");
+        proc.file("loadavg", "0.00 0.00 0.00 1/50 101\n");
+        assert_eq!(runnable(&mut counter), 2);
+        proc.remove(3);
+        assert_eq!(runnable(&mut counter), 1, "an end is seen without a list");
+        proc.process(3, "x", 'R', 0, 1);
+        let found = (0..LIST_EVERY).map(|_| runnable(&mut counter)).last();
+        assert_eq!(found, Some(2));
     }
 
     #[test]
