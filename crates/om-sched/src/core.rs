@@ -47,7 +47,9 @@ const FRESH_READING: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How long a node rests that refused, times two for each refusal in a row.
 const REST_AFTER_REFUSAL: Duration = Duration::from_secs(1);
-/// How long a node rests that kept silent or to which a move failed, times two for each time in a row.
+/// How long a node rests that kept silent, times two for each time in a row.
+const REST_AFTER_SILENCE: Duration = Duration::from_secs(2);
+/// How long a node rests to which a move failed, and a job whose move failed, times two for each time in a row.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// In a dry run the same decision is told again only after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
@@ -216,7 +218,7 @@ impl Core {
         for question in silent {
             let to = question.proposal.to;
             self.take_back(&question);
-            self.rest(now, to, REST_AFTER_FAILURE, "it did not answer; does om-sched run there?");
+            self.rest(now, to, REST_AFTER_SILENCE, "it did not answer; does om-sched run there?");
             self.outcome(now, question.decision, Outcome::Unanswered);
         }
         self.round(now);

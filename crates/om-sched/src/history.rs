@@ -107,11 +107,9 @@ impl fmt::Display for Decision {
             let (here, there) = (weighing.here, weighing.there);
             write!(
                 f,
-                "; gain {:.2} s = R {:.2} s x dJ {:.2} - C {:.2} s, n {:.1}, {} MiB, here {:.1}+{:.1} on {:.1} CPUs of {:.2}, there {:.1}+{:.1} on {:.1} of {:.2}",
-                weighing.gain_s,
+                " (R {:.2} s x dJ {:.2}, n {:.1}, {} MiB; here {:.1}+{:.1} tasks on {:.1} CPUs of speed {:.2}, there {:.1}+{:.1} on {:.1} of {:.2})",
                 weighing.remaining_s,
                 weighing.delta_j,
-                weighing.cost_s,
                 weighing.tasks,
                 self.rss_bytes >> 20,
                 here.movable,

@@ -49,7 +49,10 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(50);
 /// How often an unfinished reader of the status socket is served.
 const SERVE_EVERY: Duration = Duration::from_millis(20);
 /// How often the network interfaces are looked at.
-const INTERFACES_EVERY: Duration = Duration::from_secs(5);
+const INTERFACES_EVERY: Duration = Duration::from_secs(2);
+/// How long a node may leave out what it seldom tells before all are asked to tell it, and how often they are.
+const ASK_AFTER: Duration = Duration::from_millis(1500);
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// For so long after the start it is normal that nothing is known yet.
 const SETTLING: Duration = Duration::from_secs(3);
 /// Datagrams taken in one turn, so that a flood does not keep the rest from being done.
@@ -125,6 +128,10 @@ struct Daemon {
     terminate: UnixStream,
     reload: UnixStream,
     epoch: u64,
+    questions: u64,
+    asked: Time,
+    /// Since when some node has left out what it seldom tells.
+    incomplete: Option<Time>,
     next_read: Time,
     next_interfaces: Time,
     last_read: Option<Time>,
@@ -166,6 +173,9 @@ impl Daemon {
             terminate,
             reload,
             epoch,
+            questions: 0,
+            asked: Time::ZERO,
+            incomplete: None,
             next_read: Time::ZERO,
             next_interfaces: Time::ZERO,
             last_read: None,
@@ -232,6 +242,7 @@ impl Daemon {
             self.find_here()?;
             self.table.expire(now);
             self.offers.forget(|address| self.table.get(address).is_some());
+            self.ask_if_something_is_missing(now);
             self.read();
             self.say_problem();
         }
@@ -282,6 +293,8 @@ impl Daemon {
             match self.table.receive(now, &buffer[..length], from.ip(), &self.keys) {
                 Ok(Heard::Joined(address)) => {
                     log::info!("node {address} is there");
+                    // It may be this one, by an address that has just come up.
+                    self.next_interfaces = now;
                     self.tell_core(now, address);
                 }
                 Ok(Heard::Updated(address)) => self.tell_core(now, address),
@@ -433,7 +446,10 @@ impl Daemon {
         }
         if self.here != Some(address) {
             log::info!("this node is {address}");
-            self.here = Some(address);
+            if self.here.replace(address).is_some() {
+                // The question at the start went to another network.
+                self.ask_everybody();
+            }
             self.offer_socket = None;
             let now = self.now();
             self.core.handle(now, Input::Here(address));
@@ -470,8 +486,10 @@ impl Daemon {
 
     /// Asks all nodes to report in full now instead of in half a minute.
     fn ask_everybody(&mut self) {
+        self.asked = self.now();
+        self.questions += 1;
         let mut buffer = [0; MAX_DATAGRAM];
-        let bytes = question(&mut buffer, self.epoch, 1, &self.keys);
+        let bytes = question(&mut buffer, self.epoch, self.questions, &self.keys);
         let chosen = select(&self.interfaces, &selection(&self.config));
         match Speaker::open(self.config.info_port) {
             Ok(speaker) => {
@@ -480,6 +498,19 @@ impl Daemon {
                 }
             }
             Err(error) => log::debug!("{error}"),
+        }
+    }
+
+    /// A node whose full report was lost, or that goes by another name since, would be of no use for many periods.
+    fn ask_if_something_is_missing(&mut self, now: Time) {
+        let is_whole = self.table.iter().all(|node| node.capacity.is_some() || node.is_stale(now));
+        if is_whole {
+            self.incomplete = None;
+            return;
+        }
+        let since = *self.incomplete.get_or_insert(now);
+        if now >= since + ASK_AFTER && now >= self.asked + ASK_EVERY {
+            self.ask_everybody();
         }
     }
 

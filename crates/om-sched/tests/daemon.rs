@@ -347,7 +347,7 @@ fn a_job_goes_to_the_idle_node_that_says_yes() {
     assert_eq!((asked.rss_bytes, asked.runnable_milli, asked.coming_home), (4 << 20, 1000, false));
     assert_eq!(asked.cpu_features, 99);
     let line = scheduler.line("moved in");
-    assert!(line.contains("(sort big) to 127.0.0.2") && line.contains("gain"), "{line}");
+    assert!(line.contains("(sort big) to 127.0.0.2") && line.contains("; saves all jobs "), "{line}");
 
     let status = rig.status();
     assert_eq!(status["address"], "127.0.0.1");

@@ -76,7 +76,12 @@ impl Core {
                 NodeSays {
                     address: node.address,
                     heard_ms_ago: guard::millis(node.unheard(now)),
-                    figures: node.figures(now),
+                    figures: match own.as_ref() {
+                        Ok(own) if own.node.address == node.address => {
+                            self.own_figures(node, |pid| self.moves.contains_key(&pid), None)
+                        }
+                        _ => node.figures(now),
+                    },
                     refusal: checked.err().map(|refusal| refusal.to_string()),
                 }
             })

@@ -220,7 +220,7 @@ fn propose(job: &Job, target: &Target, weighing: Weighing) -> Proposal {
         pid: job.pid,
         to: target.address,
         reason: format!(
-            "saves {:.2} s of all jobs' time and costs {:.2} s",
+            "saves all jobs {:.2} s for a move of {:.2} s",
             weighing.gain_s + weighing.cost_s,
             weighing.cost_s
         ),
