@@ -18,6 +18,7 @@
 
 mod answering;
 mod explain;
+mod viewing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -29,9 +30,9 @@ pub use explain::{CandidateSays, JobSays, NodeSays};
 
 use crate::Time;
 use crate::figures::{Figures, to_milli};
-use crate::guard::{self, JobState, Own, Refusal};
+use crate::guard::{self, Refusal};
 use crate::history::{Decision, History, Outcome};
-use crate::job::{LocalJob, Place, Snapshot};
+use crate::job::{Place, Snapshot};
 use crate::jobs::Jobs;
 use crate::node::{Node, Report};
 use crate::offer::{Offer, Promises, Question, Questions};
@@ -39,7 +40,7 @@ use crate::policy::{Event, Policy, Proposal};
 use crate::price::{Price, PriceLine};
 use crate::random::Random;
 use crate::settings::Settings;
-use crate::view::{Here, Job, Target, View, Weighing};
+use crate::view::{Job, View, Weighing};
 
 /// A reading of the om files that is older than this is not fresh enough to answer with.
 const FRESH_READING: Duration = Duration::from_millis(100);
@@ -529,122 +530,6 @@ impl Core {
         self.outcome(now, decision, Outcome::Requested);
     }
 
-    /// What the policy gets to see; with `only`, that one job and that one node as if nothing were under way
-    /// between them.
-    fn view(&self, now: Time, only: Option<(u32, IpAddr)>) -> Result<View, Refusal> {
-        let own = self.own(now)?;
-        let wanted = |pid: u32| only.is_none_or(|(job, _)| job == pid);
-        let leaves = |pid: u32| self.is_under_way(pid) && only.is_none_or(|(job, _)| job != pid);
-        let figures = self.own_figures(own.node, leaves, None).ok_or(Refusal::HereUnknown)?;
-        let here = Here {
-            address: own.node.address,
-            figures,
-            memory_available_bytes: own.node.memory_available_bytes,
-            memory_short_bytes: self.memory_short_bytes(own.node),
-            memory_reserve: self.settings.memory_reserve,
-            memory_factor: self.settings.memory_factor,
-            cpu_features: own.node.cpu_features,
-        };
-        let price = self.price.line();
-        let jobs = self
-            .jobs
-            .iter()
-            .filter(|job| wanted(job.pid) && self.check_job(now, job, only.is_some()).is_ok())
-            .map(|job| self.job_view(now, job, price))
-            .collect();
-        let targets = self
-            .nodes
-            .values()
-            .filter(|node| match only {
-                Some((_, address)) => address == node.address,
-                None => self.is_free(now, node.address).is_ok(),
-            })
-            .filter(|node| guard::check_node(now, own, node).is_ok())
-            .filter_map(|node| target_view(now, node))
-            .collect();
-        Ok(View { here, jobs, targets, free_slots: self.free_slots() })
-    }
-
-    fn job_view(&self, now: Time, job: &LocalJob, price: PriceLine) -> Job {
-        let since_read = now.saturating_sub(self.jobs.read_at().unwrap_or(now));
-        Job {
-            pid: job.pid,
-            uid: job.uid,
-            home: job.home,
-            tasks: self.jobs.tasks(job.pid),
-            cpu_s: job.cpu.as_secs_f64(),
-            rss_bytes: job.rss_bytes,
-            threads: job.threads,
-            age_s: (job.age + since_read).as_secs_f64(),
-            moves: job.moves,
-            move_cost_s: price.fixed_s + job.rss_bytes as f64 / price.bytes_per_s,
-            command: job.command.clone(),
-        }
-    }
-
-    /// This node, if it can decide anything.
-    fn own(&self, now: Time) -> Result<Own<'_>, Refusal> {
-        if !self.settings.has_key && !self.settings.allow_without_key {
-            return Err(Refusal::NoKey);
-        }
-        let node = self.here.and_then(|here| self.nodes.get(&here)).ok_or(Refusal::HereUnknown)?;
-        if node.is_stale(now) {
-            return Err(Refusal::HereUnknown);
-        }
-        Ok(Own { node, has_key: self.settings.has_key })
-    }
-
-    /// Whether `job` may move; with `again`, the question about it that is under way is no obstacle.
-    fn check_job(&self, now: Time, job: &LocalJob, again: bool) -> Result<(), Refusal> {
-        let tracked = self.jobs.tracked(job.pid);
-        let asked = !again && self.questions.is_about(job.pid);
-        let state = JobState {
-            in_move: asked || self.moves.contains_key(&job.pid),
-            rests_until: tracked.and_then(|tracked| tracked.rests_until),
-            cool_down: self.settings.cool_down.max(Duration::from_secs_f64(self.price.of(job.rss_bytes))),
-        };
-        guard::check_job(now, self.jobs.read_at().unwrap_or(now), self.jobs.admin(), job, state)
-    }
-
-    /// Whether nothing is under way to a node and it is not resting.
-    fn is_free(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
-        if self.questions.asks(address) || self.moves.values().any(|under_way| under_way.to == address) {
-            return Err(Refusal::BeingAsked);
-        }
-        match self.rests.get(&address) {
-            Some(rest) if rest.until > now => Err(Refusal::Resting {
-                reason: rest.reason.clone(),
-                left_ms: guard::millis(rest.until - now),
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// L, b, c and s of this node: without the jobs that leave, and without the promise `except`.
-    fn own_figures(
-        &self,
-        own: &Node,
-        leaves: impl Fn(u32) -> bool,
-        except: Option<(IpAddr, u64)>,
-    ) -> Option<Figures> {
-        let (cpus, speed) = own.capacity?;
-        let movable = self.jobs.movable_tasks(leaves) + self.promises.tasks(except);
-        Some(Figures { movable, background: self.jobs.background(), cpus, speed })
-    }
-
-    fn memory_short_bytes(&self, own: &Node) -> u64 {
-        let (Some(total), Some(available)) = (own.memory_total_bytes, own.memory_available_bytes) else {
-            return 0;
-        };
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a share of a u64, 0 to 1"
-        )]
-        let reserve = (total as f64 * self.settings.memory_reserve) as u64;
-        reserve.saturating_sub(available)
-    }
-
     fn is_under_way(&self, pid: u32) -> bool {
         self.moves.contains_key(&pid) || self.questions.is_about(pid)
     }
@@ -707,20 +592,6 @@ impl Core {
             self.outputs.push_back(Output::Decided(Box::new(decision.clone())));
         }
     }
-}
-
-fn target_view(now: Time, node: &Node) -> Option<Target> {
-    let migration = node.migration.as_ref()?;
-    Some(Target {
-        address: node.address,
-        figures: node.figures(now)?,
-        fresh: node.spoke_up(now),
-        memory_total_bytes: node.memory_total_bytes,
-        memory_available_bytes: node.memory_available_bytes,
-        cpu_features: node.cpu_features,
-        guests_left: migration.guest_limit.saturating_sub(migration.guests),
-        blocked: migration.block || migration.expel,
-    })
 }
 
 /// `base`, doubled for each time in a row, up to the longest rest.

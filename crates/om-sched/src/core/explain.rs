@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Core, target_view};
+use super::Core;
+use super::viewing::target_view;
 use crate::Time;
 use crate::figures::Figures;
 use crate::guard;

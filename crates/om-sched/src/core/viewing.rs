@@ -1,0 +1,145 @@
+//! What the core lets a policy see, and the guard's questions about this node, its jobs and the others.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Core;
+use crate::Time;
+use crate::figures::Figures;
+use crate::guard::{self, JobState, Own, Refusal};
+use crate::job::LocalJob;
+use crate::node::Node;
+use crate::price::PriceLine;
+use crate::view::{Here, Job, Target, View};
+
+impl Core {
+    /// What the policy gets to see; with `only`, that one job and that one node as if nothing were under way
+    /// between them.
+    pub(super) fn view(&self, now: Time, only: Option<(u32, IpAddr)>) -> Result<View, Refusal> {
+        let own = self.own(now)?;
+        let wanted = |pid: u32| only.is_none_or(|(job, _)| job == pid);
+        let leaves = |pid: u32| self.is_under_way(pid) && only.is_none_or(|(job, _)| job != pid);
+        let figures = self.own_figures(own.node, leaves, None).ok_or(Refusal::HereUnknown)?;
+        let here = Here {
+            address: own.node.address,
+            figures,
+            memory_available_bytes: own.node.memory_available_bytes,
+            memory_short_bytes: self.memory_short_bytes(own.node),
+            memory_reserve: self.settings.memory_reserve,
+            memory_factor: self.settings.memory_factor,
+            cpu_features: own.node.cpu_features,
+        };
+        let price = self.price.line();
+        let jobs = self
+            .jobs
+            .iter()
+            .filter(|job| wanted(job.pid) && self.check_job(now, job, only.is_some()).is_ok())
+            .map(|job| self.job_view(now, job, price))
+            .collect();
+        let targets = self
+            .nodes
+            .values()
+            .filter(|node| match only {
+                Some((_, address)) => address == node.address,
+                None => self.is_free(now, node.address).is_ok(),
+            })
+            .filter(|node| guard::check_node(now, own, node).is_ok())
+            .filter_map(|node| target_view(now, node))
+            .collect();
+        Ok(View { here, jobs, targets, free_slots: self.free_slots() })
+    }
+
+    pub(super) fn job_view(&self, now: Time, job: &LocalJob, price: PriceLine) -> Job {
+        let since_read = now.saturating_sub(self.jobs.read_at().unwrap_or(now));
+        Job {
+            pid: job.pid,
+            uid: job.uid,
+            home: job.home,
+            tasks: self.jobs.tasks(job.pid),
+            cpu_s: job.cpu.as_secs_f64(),
+            rss_bytes: job.rss_bytes,
+            threads: job.threads,
+            age_s: (job.age + since_read).as_secs_f64(),
+            moves: job.moves,
+            move_cost_s: price.fixed_s + job.rss_bytes as f64 / price.bytes_per_s,
+            command: job.command.clone(),
+        }
+    }
+
+    /// This node, if it can decide anything.
+    pub(super) fn own(&self, now: Time) -> Result<Own<'_>, Refusal> {
+        if !self.settings.has_key && !self.settings.allow_without_key {
+            return Err(Refusal::NoKey);
+        }
+        let node = self.here.and_then(|here| self.nodes.get(&here)).ok_or(Refusal::HereUnknown)?;
+        if node.is_stale(now) {
+            return Err(Refusal::HereUnknown);
+        }
+        Ok(Own { node, has_key: self.settings.has_key })
+    }
+
+    /// Whether `job` may move; with `again`, the question about it that is under way is no obstacle.
+    pub(super) fn check_job(&self, now: Time, job: &LocalJob, again: bool) -> Result<(), Refusal> {
+        let tracked = self.jobs.tracked(job.pid);
+        let asked = !again && self.questions.is_about(job.pid);
+        let state = JobState {
+            in_move: asked || self.moves.contains_key(&job.pid),
+            rests_until: tracked.and_then(|tracked| tracked.rests_until),
+            cool_down: self.settings.cool_down.max(Duration::from_secs_f64(self.price.of(job.rss_bytes))),
+        };
+        guard::check_job(now, self.jobs.read_at().unwrap_or(now), self.jobs.admin(), job, state)
+    }
+
+    /// Whether nothing is under way to a node and it is not resting.
+    pub(super) fn is_free(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
+        if self.questions.asks(address) || self.moves.values().any(|under_way| under_way.to == address) {
+            return Err(Refusal::BeingAsked);
+        }
+        match self.rests.get(&address) {
+            Some(rest) if rest.until > now => Err(Refusal::Resting {
+                reason: rest.reason.clone(),
+                left_ms: guard::millis(rest.until - now),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// L, b, c and s of this node: without the jobs that leave, and without the promise `except`.
+    pub(super) fn own_figures(
+        &self,
+        own: &Node,
+        leaves: impl Fn(u32) -> bool,
+        except: Option<(IpAddr, u64)>,
+    ) -> Option<Figures> {
+        let (cpus, speed) = own.capacity?;
+        let movable = self.jobs.movable_tasks(leaves) + self.promises.tasks(except);
+        Some(Figures { movable, background: self.jobs.background(), cpus, speed })
+    }
+
+    pub(super) fn memory_short_bytes(&self, own: &Node) -> u64 {
+        let (Some(total), Some(available)) = (own.memory_total_bytes, own.memory_available_bytes) else {
+            return 0;
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a share of a u64, 0 to 1"
+        )]
+        let reserve = (total as f64 * self.settings.memory_reserve) as u64;
+        reserve.saturating_sub(available)
+    }
+}
+
+pub(super) fn target_view(now: Time, node: &Node) -> Option<Target> {
+    let migration = node.migration.as_ref()?;
+    Some(Target {
+        address: node.address,
+        figures: node.figures(now)?,
+        fresh: node.spoke_up(now),
+        memory_total_bytes: node.memory_total_bytes,
+        memory_available_bytes: node.memory_available_bytes,
+        cpu_features: node.cpu_features,
+        guests_left: migration.guest_limit.saturating_sub(migration.guests),
+        blocked: migration.block || migration.expel,
+    })
+}
