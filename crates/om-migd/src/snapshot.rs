@@ -32,8 +32,9 @@ pub struct Birth {
     pub cgroup: PathBuf,
     /// The directory of the keepers' sockets.
     pub sockets: PathBuf,
-    /// Seconds after which a guest whose home is silent ends.
-    pub home_grace_s: u64,
+    /// Seconds after which a silent node counts as dead: a guest whose home is silent ends, and so does `om run` of a job
+    /// whose node is silent.
+    pub grace_s: u64,
     /// The least user id of a guest, and whether root's jobs may come.
     pub min_uid: u32,
     /// Whether a job of root may come.

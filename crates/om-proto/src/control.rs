@@ -36,6 +36,8 @@ pub enum Request {
     Signal(i32),
     /// The user's terminal has changed its size: rows, columns.
     WindowSize(u16, u16),
+    /// Whether `om run` is in the foreground of its terminal and may read from it.
+    Foreground(bool),
 }
 
 /// What the keeper answers.
@@ -69,6 +71,11 @@ pub enum Reply {
     },
     /// The job has stopped itself or was stopped from its terminal: `om run` stops too.
     Stopped,
+    /// Something that the user should know; the job goes on.
+    Notice {
+        /// One line for the user.
+        message: String,
+    },
 }
 
 /// How a command ended.

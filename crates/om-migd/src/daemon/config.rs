@@ -33,8 +33,9 @@ pub struct Config {
     pub min_uid: u32,
     /// Whether root's jobs may come as guests.
     pub allow_root: bool,
-    /// Seconds after which a guest whose home is silent ends.
-    pub home_grace_s: u64,
+    /// Seconds after which a silent node counts as dead: a guest whose home is silent ends, and so does `om run` of a job
+    /// whose node is silent.
+    pub grace_s: u64,
 }
 
 impl Default for Config {
@@ -51,7 +52,7 @@ impl Default for Config {
             job_limit: 1000,
             min_uid: 1000,
             allow_root: false,
-            home_grace_s: 60,
+            grace_s: 60,
         }
     }
 }
@@ -97,8 +98,8 @@ impl Config {
                 problems.push(format!("{key} must be an absolute path"));
             }
         }
-        if !(5..=86_400).contains(&self.home_grace_s) {
-            problems.push("home-grace-s must be between 5 and 86400".to_owned());
+        if !(5..=86_400).contains(&self.grace_s) {
+            problems.push("grace-s must be between 5 and 86400".to_owned());
         }
         problems
     }

@@ -22,7 +22,7 @@ const CHUNK: usize = 16 << 10;
 pub struct KeeperSocket {
     /// The socket, which does not block.
     pub socket: UnixStream,
-    /// The job, once the keeper has told it.
+    /// The job, once it is known.
     pub job: Option<JobId>,
     buffer: Vec<u8>,
 }
@@ -57,11 +57,16 @@ impl KeeperSocket {
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
             match UnixStream::connect(&path) {
-                Ok(socket) => found.push(Self::new(socket)?),
-                Err(error) => {
-                    log::info!("{}: {error}: its keeper has died", path.display());
+                Ok(socket) => {
+                    let name = path.file_stem().and_then(|stem| stem.to_str());
+                    let job = name.and_then(|name| name.parse().ok());
+                    found.push(Self { job, ..Self::new(socket)? });
+                }
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     let _ = fs::remove_file(&path);
                 }
+                // A keeper that cannot be reached now may live all the same.
+                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
             }
         }
         Ok(found)

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, UnixListener};
@@ -24,6 +25,7 @@ use super::keepers::KeeperSocket;
 use super::listen::{self, Stranger};
 use super::node::{self, Node};
 use super::omfiles;
+use crate::cgroup::Cgroup;
 use crate::net::preamble::{JobId, Preamble, Purpose};
 use crate::passing::send_frame;
 use crate::snapshot::{self, Birth, Cause, Command, News};
@@ -53,7 +55,7 @@ pub fn run(config: &Config) -> io::Result<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err(io::Error::other("must be started by root: it starts jobs as other users and moves them"));
     }
-    let directory = |path: &std::path::Path, mode: u32| -> io::Result<()> {
+    let directory = |path: &Path, mode: u32| -> io::Result<()> {
         fs::create_dir_all(path)
             .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
@@ -81,7 +83,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         key_file: config.key_file.clone(),
         cgroup: cgroup::own_directory(&config.run_dir)?,
         sockets: sockets.clone(),
-        home_grace_s: config.home_grace_s,
+        grace_s: config.grace_s,
         min_uid: config.min_uid,
         allow_root: config.allow_root,
     };
@@ -109,6 +111,8 @@ pub fn run(config: &Config) -> io::Result<()> {
     for keeper in KeeperSocket::find_all(&sockets)? {
         daemon.add_keeper(keeper)?;
     }
+    let known: Vec<JobId> = daemon.keepers.values().filter_map(|keeper| keeper.job).collect();
+    remove_remains(&daemon.birth.cgroup, |job| !known.contains(&job));
     log::info!("node {}: ready, {} jobs found", daemon.birth.address, daemon.keepers.len());
     let result = daemon.serve();
     let _ = session.umount_and_join();
@@ -125,7 +129,7 @@ fn find_criu(config: &Config) -> Option<std::path::PathBuf> {
     found.inspect_err(|error| log::error!("jobs can be started but not moved: {error}")).ok()
 }
 
-fn control_socket(path: &std::path::Path) -> io::Result<UnixListener> {
+fn control_socket(path: &Path) -> io::Result<UnixListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     if UnixStream::connect(path).is_ok() {
         return Err(io::Error::other(format!("another om-migd answers at {}", path.display())));
@@ -272,6 +276,7 @@ impl Daemon {
                 if let Some(job) = keeper.job {
                     log::debug!("job {job}: its keeper has ended: {error}");
                     self.jobs.lock().jobs.remove(&job);
+                    remove_remains(&self.birth.cgroup, |of| of == job);
                 }
                 self.keepers.remove(&token);
             }
@@ -311,6 +316,25 @@ impl Daemon {
     fn token(&mut self) -> Token {
         self.next_token += 1;
         Token(self.next_token)
+    }
+}
+
+/// Removes what keepers that were killed have left: the processes of their jobs, which nobody would ever collect, and
+/// their cgroups. A keeper that ends by itself leaves nothing.
+fn remove_remains(cgroups: &Path, is_orphan: impl Fn(JobId) -> bool) {
+    for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let job = name.to_str().and_then(|name| name.strip_prefix("om-")?.split_once('-')).map(|(job, _)| job.parse());
+        let Some(Ok(job)) = job else { continue };
+        if is_orphan(job) {
+            let remains = Cgroup::at(entry.path());
+            if !remains.processes().is_empty() {
+                log::error!("job {job}: its keeper was killed, and the job with it");
+            }
+            remains.kill();
+            // In a thread, since the dead need a moment to leave.
+            std::thread::spawn(move || remains.remove());
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::{threads, transfer};
 use crate::bytes::Bytes;
 use crate::handover::arbiter;
 use crate::inspect;
-use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome};
+use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::{Identity, Stream};
 use crate::stdio::{InputState, OutputState};
@@ -53,10 +53,7 @@ impl Keeper {
             return log::debug!("job {}: a move goes on already", self.spec.id);
         }
         let Some(residence) = &self.residence else {
-            if let Side::Home(home) = &self.side {
-                home.tell_guest(&crate::net::message::FromHome::Move(to));
-            }
-            return;
+            return self.relay_move(to);
         };
         if self.is_here(to) {
             return;
@@ -91,6 +88,18 @@ impl Keeper {
             let result = make_offer(&identity, target, &offer).map(Box::new);
             let _ = events.send(Event::Offered(epoch, result));
         });
+    }
+
+    /// At home, while the job is away: passes the wish on.
+    fn relay_move(&mut self, to: IpAddr) {
+        let Side::Home(home) = &self.side else { return };
+        match home.link().map(|link| link.send(&FromHome::Move(to))) {
+            Some(Ok(())) => {
+                self.relayed = Some(Instant::now());
+                self.publish();
+            }
+            _ => self.report_failure(to, "the node where the job runs does not answer"),
+        }
     }
 
     pub(super) fn handle_offered(&mut self, epoch: u64, result: Result<Box<Stream>, String>) {
@@ -228,6 +237,7 @@ impl Keeper {
             guest.tell_home(&ToHome::Moved { result: result.clone(), moves, downtime_us });
         }
         self.result = Some(result);
+        self.tell_deferred();
         self.publish();
     }
 

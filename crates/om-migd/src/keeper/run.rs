@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +33,8 @@ use crate::stdio::outlet;
 const TICK: Duration = Duration::from_millis(500);
 /// How long a move may take before home aborts it.
 const MOVE_LIMIT: Duration = Duration::from_secs(600);
-/// How long home waits for a guest's node that has lost its link before it counts as dead.
-const GUEST_GRACE: Duration = Duration::from_secs(15);
+/// How long a wish that was passed on counts as queued if nothing is heard of it.
+const RELAY_LIMIT: Duration = Duration::from_secs(10);
 /// What the job's PID 1 reports; see `init/main.rs`.
 const FAILED: u32 = 2;
 const ENDED: u32 = 3;
@@ -79,6 +80,10 @@ pub struct Keeper {
     pub(super) epoch: u64,
     /// The last epoch that a move away was attempted with.
     pub(super) attempted: u64,
+    /// At home: what the job is to be told once it is somewhere again.
+    deferred: Vec<FromHome>,
+    /// At home: the user's wish to move on was passed to where the job is.
+    pub(super) relayed: Option<Instant>,
     next_link: u64,
     finished: bool,
 }
@@ -117,6 +122,8 @@ impl Keeper {
             command_ended: None,
             epoch: 1,
             attempted: 1,
+            deferred: Vec::new(),
+            relayed: None,
             next_link: 1,
             finished: false,
         }
@@ -219,26 +226,55 @@ impl Keeper {
     fn handle_deputy(&mut self, request: &Request) {
         let Side::Home(home) = &mut self.side else { return };
         match *request {
-            Request::Signal(signal) => match &self.residence {
-                Some(residence) => {
-                    if let Err(error) = residence.signal(signal) {
-                        log::debug!("signal {signal}: {error}");
-                    }
-                }
-                None => home.tell_guest(&FromHome::Signal(signal)),
-            },
-            Request::WindowSize(rows, columns) => match self.residence.as_ref().map(|r| r.terminal.as_ref()) {
-                Some(Some(master)) => {
-                    let _ = crate::sys::resize_window(std::os::fd::AsFd::as_fd(master), rows, columns);
-                }
-                Some(None) => {}
-                None => home.tell_guest(&FromHome::WindowSize(rows, columns)),
-            },
+            Request::Signal(signal) => self.tell_job(FromHome::Signal(signal)),
+            Request::WindowSize(rows, columns) => self.tell_job(FromHome::WindowSize(rows, columns)),
             Request::Foreground(foreground) => {
                 if let Some(inlet) = &home.inlets[crate::stdio::TERMINAL_INPUT] {
                     inlet.hold(!foreground);
                 }
             }
+        }
+    }
+
+    /// At home: tells the job something, wherever it is; between two nodes it waits until that is decided.
+    pub(super) fn tell_job(&mut self, message: FromHome) {
+        let Side::Home(home) = &mut self.side else { return };
+        let reachable = match &home.holder {
+            Holder::Here => self.residence.is_some(),
+            Holder::Away(away) => away.link.is_some(),
+        };
+        if home.arbiter.moving().is_some() || self.departure.is_some() || !reachable {
+            self.deferred.push(message);
+        } else if let Holder::Away(_) = home.holder {
+            home.tell_guest(&message);
+        } else {
+            self.obey(&message);
+        }
+    }
+
+    /// At home: tells what had to wait.
+    pub(super) fn tell_deferred(&mut self) {
+        for message in std::mem::take(&mut self.deferred) {
+            self.tell_job(message);
+        }
+    }
+
+    /// Does to the job on this node what home says.
+    fn obey(&mut self, message: &FromHome) {
+        let Some(residence) = &self.residence else { return };
+        match *message {
+            FromHome::Signal(signal) => {
+                if let Err(error) = residence.signal(signal) {
+                    log::debug!("signal {signal}: {error}");
+                }
+            }
+            FromHome::WindowSize(rows, columns) => {
+                if let Some(master) = &residence.terminal {
+                    let _ = crate::sys::resize_window(master.as_fd(), rows, columns);
+                }
+            }
+            FromHome::Kill => residence.cgroup.kill(),
+            _ => {}
         }
     }
 
@@ -248,10 +284,7 @@ impl Keeper {
             return;
         }
         log::info!("job {}: om run has died, the job is killed", self.spec.id);
-        match &self.residence {
-            Some(residence) => residence.cgroup.kill(),
-            None => home.tell_guest(&FromHome::Kill),
-        }
+        self.tell_job(FromHome::Kill);
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -431,10 +464,8 @@ impl Keeper {
                         let reason = "home has given up the move".to_owned();
                         let _ = sender.send(&FromHome::Aborted { epoch: home.arbiter.next(), reason });
                     }
-                    if home.deputy.is_none() && home.ending.is_none() {
-                        let _ = sender.send(&FromHome::Kill);
-                    }
                     self.guest_lost = None;
+                    self.tell_deferred();
                 }
                 _ => {
                     let reason = "the job is somewhere else".to_owned();
@@ -502,6 +533,7 @@ impl Keeper {
                 self.result = Some(result);
                 self.moves = moves;
                 self.downtime_us = downtime_us;
+                self.relayed = None;
                 self.publish();
             }
             ToHome::Locked(locked) => {
@@ -522,8 +554,12 @@ impl Keeper {
             && away.link.as_ref().is_some_and(|(own, _)| *own == id)
         {
             away.link = None;
+            let node = away.node;
             home.stop_input();
             if !home.gone {
+                let grace_s = self.birth.grace_s;
+                let message = format!("the node {node} of the job does not answer; in {grace_s} s it counts as lost");
+                home.tell_deputy(&Reply::Notice { message });
                 self.guest_lost = Some(Instant::now());
             }
         }
@@ -551,6 +587,8 @@ impl Keeper {
                     _ => self.discard_arrival(epoch, reason),
                 }
                 self.departure_aborted(epoch, reason);
+                self.relayed = None;
+                self.tell_deferred();
                 self.publish();
             }
             arbiter::Output::Wait | arbiter::Output::Welcome | arbiter::Output::Refuse => {}
@@ -587,6 +625,8 @@ impl Keeper {
                 }
             }
         }
+        self.relayed = None;
+        self.tell_deferred();
         self.publish();
     }
 
@@ -620,27 +660,13 @@ impl Keeper {
                 if guest.holds { self.leave(epoch + 1) } else { self.discard_arrival(epoch, &reason) }
             }
             FromHome::Aborted { epoch, reason } => self.departure_aborted(epoch, &reason),
-            FromHome::Signal(signal) => {
-                if let Some(residence) = &self.residence {
-                    let _ = residence.signal(signal);
-                }
-            }
-            FromHome::WindowSize(rows, columns) => {
-                if let Some(master) = self.residence.as_ref().and_then(|residence| residence.terminal.as_ref()) {
-                    let _ = crate::sys::resize_window(std::os::fd::AsFd::as_fd(master), rows, columns);
-                }
-            }
+            FromHome::Signal(_) | FromHome::WindowSize(..) | FromHome::Kill => self.obey(&message),
             FromHome::Stop(stopped) => self.set_stopped(stopped),
             FromHome::Lock(locked) => {
                 self.locked = locked;
                 self.publish();
             }
             FromHome::Move(to) => self.request_move(to),
-            FromHome::Kill => {
-                if let Some(residence) = &self.residence {
-                    residence.cgroup.kill();
-                }
-            }
             stream => {
                 guest.stream(&stream);
                 if matches!(stream, FromHome::OutputTaken(..) | FromHome::OutputClosed(_)) {
@@ -679,12 +705,16 @@ impl Keeper {
         if self.moving_since.is_some_and(|since| since.elapsed() > MOVE_LIMIT) {
             self.arbitrate(arbiter::Input::TimeOut, "the move takes too long");
         }
-        if self.guest_lost.is_some_and(|since| since.elapsed() > GUEST_GRACE) {
+        let grace = Duration::from_secs(self.birth.grace_s);
+        if self.guest_lost.is_some_and(|since| since.elapsed() > grace) {
             self.guest_lost = None;
             self.lose_job();
         }
+        if self.relayed.is_some_and(|since| since.elapsed() > RELAY_LIMIT) {
+            self.relayed = None;
+            self.publish();
+        }
         let status = self.status();
-        let grace = Duration::from_secs(self.birth.home_grace_s);
         if let Side::Guest(guest) = &mut self.side {
             if guest.holds {
                 guest.tell_home(&ToHome::Status(status));
@@ -774,7 +804,7 @@ impl Keeper {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let queued = self.departure.as_ref().is_some_and(|departure| !departure.frozen);
+        let queued = self.departure.as_ref().is_some_and(|departure| !departure.frozen) || self.relayed.is_some();
         let (own, location, remote, moving) = match &self.side {
             Side::Home(home) => {
                 let moving = home.arbiter.moving().is_some();
