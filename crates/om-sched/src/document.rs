@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 
 use om_proto::table::{self, NodeTable};
+use om_proto::wire::Rejects;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -23,6 +24,8 @@ pub struct About<'a> {
     pub policy: &'a str,
     /// Whether nothing is moved.
     pub dry_run: bool,
+    /// Offers that were dropped.
+    pub rejected_offers: &'a Rejects,
 }
 
 /// Makes the document.
@@ -48,8 +51,6 @@ pub fn document(about: &About<'_>, core: &Core, table: &NodeTable) -> Vec<u8> {
             value
         })
         .collect();
-    let rejects: serde_json::Map<String, Value> =
-        table.rejects().iter().map(|(reject, count)| (reject.to_string(), json!(count))).collect();
     let value = json!({
         "version": 1,
         "address": about.here,
@@ -60,7 +61,8 @@ pub fn document(about: &About<'_>, core: &Core, table: &NodeTable) -> Vec<u8> {
         "nodes": nodes,
         "jobs": core.explain_jobs(now),
         "decisions": decisions,
-        "rejected_datagrams": rejects,
+        "rejected_reports": counts(table.rejects()),
+        "rejected_offers": counts(about.rejected_offers),
     });
     let mut bytes = value.to_string().into_bytes();
     bytes.push(b'\n');
@@ -84,6 +86,15 @@ fn node_value(about: &About<'_>, node: &table::Node, thought: Option<&NodeSays>)
         "figures": plain(&thought.and_then(|thought| thought.figures)),
         "refusal": thought.and_then(|thought| thought.refusal.clone()),
     })
+}
+
+/// The reasons that occurred.
+fn counts(rejects: &Rejects) -> Value {
+    let occurred = rejects.iter().filter(|(_, count)| *count > 0);
+    occurred
+        .map(|(reject, count)| (reject.to_string(), json!(count)))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// As JSON; what cannot be said in JSON is null.

@@ -51,6 +51,7 @@ pub mod guard;
 pub mod history;
 pub mod job;
 pub mod jobs;
+pub mod limit;
 pub mod net;
 pub mod node;
 pub mod offer;

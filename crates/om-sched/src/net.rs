@@ -11,7 +11,9 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use om_proto::key::ClusterKeys;
 use om_proto::net::{Interface, NetError, Speaker};
 use om_proto::table::NodeTable;
-use om_proto::wire::{Datagram, DatagramFull, DatagramWriter, Freshness, Header, Kind, MAX_DATAGRAM};
+use om_proto::wire::{
+    Datagram, DatagramFull, DatagramWriter, Freshness, Header, Kind, MAX_DATAGRAM, Reject, Rejects,
+};
 use thiserror::Error;
 
 use crate::offer::Offer;
@@ -44,6 +46,7 @@ pub struct Offers {
     epoch: u64,
     sequence: u64,
     newest: BTreeMap<IpAddr, Freshness>,
+    rejects: Rejects,
 }
 
 impl Offers {
@@ -52,7 +55,13 @@ impl Offers {
     /// # Errors
     /// If there is no network at all.
     pub fn new(port: u16, epoch: u64) -> Result<Self, NetError> {
-        Ok(Self { speaker: Speaker::open(port)?, epoch, sequence: 0, newest: BTreeMap::new() })
+        Ok(Self {
+            speaker: Speaker::open(port)?,
+            epoch,
+            sequence: 0,
+            newest: BTreeMap::new(),
+            rejects: Rejects::default(),
+        })
     }
 
     /// Sends to another port from now on.
@@ -77,25 +86,39 @@ impl Offers {
     }
 
     /// Reads a datagram: who says what, and whether the cluster's key vouches for it. `None`: it is none, it is old,
-    /// or it makes no sense.
+    /// or it makes no sense; that is counted.
     pub fn receive(&mut self, bytes: &[u8], keys: &ClusterKeys) -> Option<(IpAddr, bool, Offer)> {
-        let datagram = Datagram::decode(bytes, keys).ok()?;
+        self.read(bytes, keys).inspect_err(|reject| self.rejects.count(*reject)).ok()
+    }
+
+    fn read(&mut self, bytes: &[u8], keys: &ClusterKeys) -> Result<(IpAddr, bool, Offer), Reject> {
+        let datagram = Datagram::decode(bytes, keys)?;
         let header = datagram.header;
         let offer = match header.kind {
-            Kind::OfferAsk => Offer::Ask(datagram.section()?),
-            Kind::OfferAnswer => Offer::Answer(datagram.section()?),
-            Kind::OfferInvite => Offer::Invite(datagram.section()?),
-            _ => return None,
+            Kind::OfferAsk => datagram.section().map(Offer::Ask),
+            Kind::OfferAnswer => datagram.section().map(Offer::Answer),
+            Kind::OfferInvite => datagram.section().map(Offer::Invite),
+            _ => return Err(Reject::UnknownKind),
         };
+        let offer = offer.ok_or(Reject::TruncatedSection)?;
         // What nobody vouches for must not make what somebody vouches for look old.
         if !datagram.authenticated && !keys.is_empty() {
-            return None;
+            return Err(Reject::Downgrade);
         }
         if self.newest.len() >= SENDERS && !self.newest.contains_key(&header.sender) {
-            return None;
+            return Err(Reject::TableFull);
         }
         let newest = self.newest.entry(header.sender).or_default();
-        newest.accept(header.epoch, header.sequence).then_some((header.sender, datagram.authenticated, offer))
+        if !newest.accept(header.epoch, header.sequence) {
+            return Err(Reject::NotNewer);
+        }
+        Ok((header.sender, datagram.authenticated, offer))
+    }
+
+    /// What was dropped, and why.
+    #[must_use]
+    pub fn rejects(&self) -> &Rejects {
+        &self.rejects
     }
 
     /// Forgets the senders for which `is_known` is false.
@@ -185,6 +208,8 @@ mod tests {
         assert_eq!(offers.receive(&bytes(5, 1, &keys), &keys), None);
         assert_eq!(offers.receive(&bytes(4, 9, &keys), &keys), None);
         assert!(offers.receive(&bytes(6, 1, &keys), &keys).is_some());
+        assert_eq!(offers.receive(b"omDG", &keys), None);
+        assert_eq!(offers.rejects().to_string(), "too short 1, not newer 3");
     }
 
     #[test]

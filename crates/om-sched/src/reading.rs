@@ -18,6 +18,9 @@ use crate::job::{Admin, LocalJob, Place, Snapshot};
 /// How long what seldom changes is taken for true.
 const SELDOM: Duration = Duration::from_secs(3);
 
+/// Wall time for which a job counts as starting.
+const STARTING_MS: u64 = 10_000;
+
 /// What is kept of a job from one reading to the next.
 #[derive(Clone, Debug)]
 struct Known {
@@ -30,6 +33,15 @@ struct Known {
     locked: bool,
     stay_reasons: Vec<String>,
     moves: u32,
+}
+
+impl Known {
+    /// Whether `lock`, `stay` and `nmigs` need not be read again. A young job's stay reasons pass quickly: it is
+    /// still starting.
+    fn still_holds(&self, now: Time, stat: &JobStat) -> bool {
+        let is_starting = stat.age_ms < STARTING_MS && !self.stay_reasons.is_empty();
+        !is_starting && now.saturating_sub(self.read) < SELDOM
+    }
 }
 
 /// Reads again and again, and remembers what need not be read each time.
@@ -106,9 +118,7 @@ impl Reader {
             _ => Place::Here,
         };
         let known = match known {
-            Some(known) if known.place == place && now.saturating_sub(known.read) < SELDOM => {
-                Known { is_own, ..known }
-            }
+            Some(known) if known.place == place && known.still_holds(now, &stat) => Known { is_own, ..known },
             _ => Known {
                 job: stat.job.clone(),
                 home,
@@ -152,5 +162,126 @@ fn local_job(pid: u32, stat: JobStat, known: &Known, is_own: bool) -> LocalJob {
         locked: known.locked,
         stay_reasons: known.stay_reasons.clone(),
         command: stat.command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use om_proto::omfs::JobState;
+
+    use super::*;
+
+    struct Files(PathBuf);
+
+    impl Files {
+        fn new(name: &str) -> Self {
+            let files = Self(std::env::temp_dir().join(format!("om-sched-{name}-{}", std::process::id())));
+            fs::create_dir_all(files.0.join("hpc/admin")).unwrap();
+            for switch in ["block", "stay", "expel", "bring"] {
+                fs::write(files.0.join("hpc/admin").join(switch), "0\n").unwrap();
+            }
+            files
+        }
+
+        fn set(&self, pid: u32, file: &str, text: &str) {
+            let dir = self.0.join(format!("{pid}/om"));
+            fs::create_dir_all(&dir).unwrap();
+            fs::write(dir.join(file), format!("{text}\n")).unwrap();
+        }
+
+        fn add(&self, pid: u32, home: &str, place: &str) {
+            let stat = JobStat {
+                job: format!("{pid:032x}"),
+                uid: 1,
+                home_pid: 5,
+                state: JobState::Running,
+                cpu_us: 1,
+                runnable: 2,
+                rss_bytes: 3,
+                threads: 4,
+                age_ms: 20_000,
+                since_move_ms: 6,
+                moves_ms: 0,
+                command: "job".into(),
+            };
+            let values = [
+                ("where", place),
+                ("home", home),
+                ("stay", ""),
+                ("lock", "0"),
+                ("nmigs", "1"),
+                ("result", ""),
+            ];
+            for (file, text) in values {
+                self.set(pid, file, text);
+            }
+            self.set(pid, "stat", stat.to_string().trim_end());
+        }
+
+        fn root(&self) -> OmRoot {
+            OmRoot::discover(Some(Path::new(&self.0)))
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    fn at(ms: u64) -> Time {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn where_tells_own_jobs_from_guests() {
+        let files = Files::new("reading-where");
+        files.add(1, "10.0.0.1", "home");
+        files.add(2, "10.0.0.1", "10.0.0.2");
+        files.add(3, "10.0.0.3", "10.0.0.3");
+        files.add(4, "10.0.0.1", "migrating");
+        files.add(5, "10.0.0.3", "queued");
+        let here = Some(IpAddr::from([10, 0, 0, 1]));
+        let snapshot = Reader::default().read(at(0), &files.root(), here).unwrap();
+        let seen: Vec<(u32, bool, Place)> =
+            snapshot.jobs.iter().map(|job| (job.pid, job.is_own, job.place)).collect();
+        let away = Place::Away(IpAddr::from([10, 0, 0, 2]));
+        let expected = vec![
+            (1, true, Place::Here),
+            (2, true, away),
+            (3, false, Place::Here),
+            (4, true, Place::Moving),
+            (5, false, Place::Moving),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_seldom_changes_is_read_every_few_seconds_and_when_a_job_has_moved() {
+        let files = Files::new("reading-seldom");
+        files.add(1, "10.0.0.1", "home");
+        let mut reader = Reader::default();
+        let mut read = |now| reader.read(now, &files.root(), None).unwrap().jobs.remove(0);
+        assert!(!read(at(0)).locked);
+        files.set(1, "lock", "1");
+        assert!(!read(at(2999)).locked);
+        assert!(read(at(3000)).locked);
+        files.set(1, "lock", "0");
+        files.set(1, "where", "10.0.0.2");
+        assert!(!read(at(3100)).locked);
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_understood_is_left_out_and_no_files_are_an_error() {
+        let files = Files::new("reading-odd");
+        files.add(1, "10.0.0.1", "home");
+        files.add(2, "10.0.0.1", "nowhere");
+        let mut reader = Reader::default();
+        assert_eq!(reader.read(at(0), &files.root(), None).unwrap().jobs.len(), 1);
+        fs::remove_dir_all(files.0.join("hpc")).unwrap();
+        assert!(matches!(reader.read(at(1), &files.root(), None), Err(OmError::NoDaemon { .. })));
     }
 }

@@ -33,7 +33,9 @@ use crate::core::{Core, Input, MoveEnd, Output};
 use crate::document::{About, document};
 use crate::follow::{Follow, Seen};
 use crate::history::{Decision, Outcome};
+use crate::limit::LogLimit;
 use crate::net::{OfferSocketError, Offers};
+use crate::offer::Offer;
 use crate::policy::{Policy, Registry};
 use crate::random::Random;
 use crate::reading::Reader;
@@ -52,6 +54,8 @@ const SERVE_EVERY: Duration = Duration::from_millis(20);
 const INTERFACES_EVERY: Duration = Duration::from_secs(2);
 /// For so long after the start it is normal that nothing is known yet.
 const SETTLING: Duration = Duration::from_secs(3);
+/// Lines about nodes that come and go, every ten seconds.
+const COMINGS: u32 = 32;
 /// Reading the om files may take one part in so many of the daemon's time.
 const READING_SHARE: u32 = 20;
 
@@ -133,6 +137,8 @@ struct Daemon {
     reading_took: Duration,
     /// There may be more to take although nothing new will be announced.
     unfinished: bool,
+    /// Nodes come and go; without a key anybody can have that said.
+    comings: LogLimit,
     /// What was said last about why nothing can be decided.
     problem: Option<String>,
 }
@@ -176,6 +182,7 @@ impl Daemon {
             last_read: None,
             reading_took: Duration::ZERO,
             unfinished: false,
+            comings: LogLimit::new(COMINGS),
             problem: None,
             config,
         };
@@ -302,7 +309,10 @@ impl Daemon {
                     if self.config.dry_run {
                         continue;
                     }
-                    log::trace!("to {to}: {offer:?}");
+                    match &offer {
+                        Offer::Answer(answer) => log::debug!("to {to}: {answer:?}"),
+                        other => log::trace!("to {to}: {other:?}"),
+                    }
                     if let Err(error) = self.offers.send(here, to, &offer, &self.keys) {
                         log::debug!("cannot send to {to}: {error}");
                     }
@@ -389,7 +399,13 @@ impl Daemon {
 
     fn serve_status(&mut self) {
         let now = self.now();
-        let about = About { now, here: self.here, policy: &self.config.policy, dry_run: self.config.dry_run };
+        let about = About {
+            now,
+            here: self.here,
+            policy: &self.config.policy,
+            dry_run: self.config.dry_run,
+            rejected_offers: self.offers.rejects(),
+        };
         if let Some(status) = &mut self.status {
             status.serve(now, || document(&about, &self.core, &self.table));
         }

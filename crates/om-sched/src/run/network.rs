@@ -36,14 +36,14 @@ impl Daemon {
             let now = self.now();
             match self.table.receive(now, &buffer[..length], from.ip(), &self.keys) {
                 Ok(Heard::Joined(address)) => {
-                    log::info!("node {address} is there");
+                    self.say_coming(now, address, "is there");
                     // It may be this one, by an address that has just come up.
                     self.next_interfaces = now;
                     self.tell_core(now, address);
                 }
                 Ok(Heard::Updated(address)) => self.tell_core(now, address),
                 Ok(Heard::Left(address)) => {
-                    log::info!("node {address} has left");
+                    self.say_coming(now, address, "has left");
                     self.core.handle(now, Input::Goodbye(address));
                 }
                 Ok(Heard::Nothing) => {}
@@ -51,6 +51,16 @@ impl Daemon {
             }
         }
         self.unfinished = true;
+    }
+
+    fn say_coming(&mut self, now: Time, address: IpAddr, what: &str) {
+        let (may, left_out) = self.comings.ask(now);
+        if let Some(count) = left_out {
+            log::info!("{count} more nodes have come or gone");
+        }
+        if may {
+            log::info!("node {address} {what}");
+        }
     }
 
     pub(super) fn tell_core(&mut self, now: Time, address: IpAddr) {
