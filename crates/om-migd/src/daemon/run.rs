@@ -61,7 +61,10 @@ pub fn run(config: &Config) -> io::Result<()> {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     };
     let sockets = config.run_dir.join("keepers");
-    directory(&config.run_dir, 0o755)?;
+    // One that is there may have been made so that the other daemons can put their sockets into it too.
+    if !config.run_dir.is_dir() {
+        directory(&config.run_dir, 0o755)?;
+    }
     directory(&sockets, 0o700)?;
     let keys = ClusterKeys::load(&config.key_file).map_err(io::Error::other)?;
     if keys.is_empty() {
