@@ -1,21 +1,27 @@
-# The ordinary user of one run of demo or tests, whose id the machine's own users do not have.
+# The ordinary users of one run of demo or tests, whose ids the machine's own users do not have.
 
 # shellcheck shell=bash
 
-unset OM_USER
+unset OM_USER OM_DAEMON
 
-# Makes the user om-run-PID, with PID the script's own, and sets OM_USER to that name. There is no home directory:
-# /srv is, where each lab host has files of its own.
-make_user() {
+# Makes two users with the script's own PID in their names: OM_USER, om-run-PID, who starts jobs, and OM_DAEMON,
+# om-sys-PID, whom omd and om-sched run as. Neither has a home directory: /srv is, where each lab host has files of its
+# own.
+make_users() {
     local name
     while IFS=: read -r name _; do
         # Left by a run that was killed.
-        [[ $name != om-run-* || -d /proc/${name##*-} ]] || userdel "$name"
+        [[ $name != om-@(run|sys)-* || -d /proc/${name##*-} ]] || userdel "$name"
     done </etc/passwd
-    export OM_USER=om-run-$$
-    useradd --no-create-home --home-dir /srv --shell /bin/bash -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 "$OM_USER"
+    export OM_USER=om-run-$$ OM_DAEMON=om-sys-$$
+    useradd --no-create-home --home-dir /srv --shell /bin/bash --user-group \
+        -K SUB_UID_COUNT=0 -K SUB_GID_COUNT=0 "$OM_USER"
+    useradd --system --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin --user-group "$OM_DAEMON"
 }
 
-remove_user() {
-    [[ ! ${OM_USER-} ]] || ! id "$OM_USER" >/dev/null 2>&1 || userdel "$OM_USER"
+remove_users() {
+    local name
+    for name in ${OM_USER-} ${OM_DAEMON-}; do
+        ! id "$name" >/dev/null 2>&1 || userdel "$name"
+    done
 }
