@@ -11,7 +11,16 @@ fn main() {
     let status = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()))
         .args(["init/main.rs", "--crate-name", "om_init", "--crate-type", "bin", "--edition", "2024"])
         .args(["--target", &env::var("TARGET").unwrap_or_default()])
-        .args(["-C", "panic=abort", "-C", "opt-level=s", "-C", "relocation-model=static", "-C", "strip=symbols"])
+        .args([
+            "-C",
+            "panic=abort",
+            "-C",
+            "opt-level=s",
+            "-C",
+            "relocation-model=static",
+            "-C",
+            "strip=symbols",
+        ])
         .args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"])
         .args(["-C", "link-arg=-Wl,--build-id=none"])
         .arg("-o")

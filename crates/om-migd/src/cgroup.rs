@@ -56,9 +56,10 @@ impl Cgroup {
     pub fn create(parent: &Path, name: &str) -> io::Result<Self> {
         let path = parent.join(name);
         match fs::create_dir(&path) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(io::Error::new(error.kind(), format!("cannot make the cgroup {}: {error}", path.display())))
-            }
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io::Error::new(
+                error.kind(),
+                format!("cannot make the cgroup {}: {error}", path.display()),
+            )),
             _ => Ok(Self { path }),
         }
     }
@@ -83,7 +84,10 @@ impl Cgroup {
         while !self.is_frozen()? {
             if Instant::now() > deadline {
                 self.thaw()?;
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel cannot freeze the job: a process is in an uninterruptible wait"));
+                return Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    "the kernel cannot freeze the job: a process is in an uninterruptible wait",
+                ));
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(5));

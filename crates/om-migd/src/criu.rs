@@ -33,7 +33,7 @@ pub enum Error {
     /// It ran and failed; its first error line. The job is unchanged.
     #[error("criu {action}: {message}")]
     Failed {
-        /// `dump` or `restore`.
+        /// `dump`, `restore`, `page-server` or `check`.
         action: &'static str,
         /// The first error in its log.
         message: String,
@@ -70,22 +70,45 @@ pub fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 impl Criu<'_> {
-    /// Dumps a frozen job into the image directory; it stays frozen. `externals` are CRIU's names of its outside
-    /// descriptors.
-    pub fn dump(&self, init: Pid, cgroup: &Cgroup, externals: &[String]) -> Result<(), Error> {
+    /// Dumps a frozen job: its memory to the page server at the other end of `pages`, the rest into the image directory. It
+    /// stays frozen. `externals` are CRIU's names of its outside descriptors.
+    pub fn dump(
+        &self,
+        init: Pid,
+        cgroup: &Cgroup,
+        externals: &[String],
+        pages: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
         let mut command = self.command("dump");
         command.arg("--tree").arg(init.to_string()).arg("--freeze-cgroup").arg(cgroup.path());
-        command.args(["--leave-running", "--network-lock", "skip", "--file-locks", "--ghost-limit", "256M"]);
+        command.args([
+            "--manage-cgroups=ignore",
+            "--leave-running",
+            "--network-lock",
+            "skip",
+            "--file-locks",
+            "--ghost-limit",
+            "256M",
+        ]);
         for external in externals {
             command.arg("--external").arg(external);
         }
-        self.run(command, "dump", &[])
+        command.arg("--page-server").arg("--ps-socket").arg(FIRST_INHERITED.to_string());
+        self.run(command, "dump", &[(pages, FIRST_INHERITED)])
+    }
+
+    /// Serves pages: writes what a dump at the other end of `pages` sends into the image directory. Returns when that has
+    /// said that it is done, or is gone.
+    pub fn serve_pages(&self, pages: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut command = self.command("page-server");
+        command.arg("--ps-socket").arg(FIRST_INHERITED.to_string());
+        self.run(command, "page-server", &[(pages, FIRST_INHERITED)])
     }
 
     /// Restores the job from the image directory, frozen, and returns its PID 1.
     pub fn restore(&self, cgroup: &Cgroup, externals: &[External]) -> Result<Pid, Error> {
         let mut command = self.command("restore");
-        command.args(["--restore-detached", "--file-locks", "--pidfile", "pid"]);
+        command.args(["--manage-cgroups=ignore", "--restore-detached", "--file-locks", "--pidfile", "pid"]);
         // The action script must be a path in the nest: our own executable, even if its file was replaced.
         command.arg("--action-script").arg(format!("/proc/{}/exe", std::process::id()));
         command.env(hook::CGROUP, cgroup.path());
@@ -96,19 +119,25 @@ impl Criu<'_> {
         }
         self.run(command, "restore", &fds)?;
         let failed = |message: String| Error::Failed { action: "restore", message };
-        let pid = fs::read_to_string(self.image("pid")).map_err(|error| failed(format!("no pid file: {error}")))?;
+        let pid =
+            fs::read_to_string(self.image("pid")).map_err(|error| failed(format!("no pid file: {error}")))?;
         pid.trim().parse().map(Pid::from_raw).map_err(|_| failed(format!("odd pid file {pid:?}")))
     }
 
     fn command(&self, action: &str) -> Command {
         let mut command = Command::new(self.program);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.arg(action).args(["--images-dir", IMAGES, "--no-default-config", "--manage-cgroups=ignore"]);
+        command.arg(action).args(["--images-dir", IMAGES, "--no-default-config"]);
         command.args(["-v3", "--log-file"]).arg(format!("{action}.log"));
         command
     }
 
-    fn run(&self, mut command: Command, action: &'static str, fds: &[(BorrowedFd<'_>, RawFd)]) -> Result<(), Error> {
+    fn run(
+        &self,
+        mut command: Command,
+        action: &'static str,
+        fds: &[(BorrowedFd<'_>, RawFd)],
+    ) -> Result<(), Error> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         sys::prepare(
             &mut command,
@@ -150,7 +179,8 @@ fn first_error(log: &str) -> Option<String> {
 fn may_exceed_limits() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
 /// Lets CRIU find out about this kernel once and keeps what it found, so that each later run saves some 40 ms. Must
@@ -163,7 +193,10 @@ pub fn check(program: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Failed { action: "check", message: first_error(&text).unwrap_or_else(|| output.status.to_string()) })
+    Err(Error::Failed {
+        action: "check",
+        message: first_error(&text).unwrap_or_else(|| output.status.to_string()),
+    })
 }
 
 #[cfg(test)]

@@ -19,4 +19,3 @@ pub mod snapshot;
 pub mod stay;
 pub mod stdio;
 pub mod sys;
-

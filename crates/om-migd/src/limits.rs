@@ -30,7 +30,10 @@ const RESOURCES: [(Resource, &str); 16] = [
 /// Soft and hard limits of a process, in the order of an inner table: for [`apply`].
 pub fn of(pid: Pid) -> io::Result<Vec<(u64, u64)>> {
     let text = fs::read_to_string(format!("/proc/{pid}/limits"))?;
-    Ok(RESOURCES.iter().map(|(_, name)| parse(&text, name).unwrap_or((RLIM_INFINITY, RLIM_INFINITY))).collect())
+    Ok(RESOURCES
+        .iter()
+        .map(|(_, name)| parse(&text, name).unwrap_or((RLIM_INFINITY, RLIM_INFINITY)))
+        .collect())
 }
 
 fn parse(text: &str, name: &str) -> Option<(u64, u64)> {

@@ -176,20 +176,25 @@ impl Nest {
         let mut nest = match reply {
             Reply::Ready => {
                 let mut fds = received.drain(..);
-                let (Some(namespace), Some(images), Some(shared)) = (fds.next(), fds.next(), fds.next()) else {
+                let (Some(namespace), Some(images), Some(shared)) = (fds.next(), fds.next(), fds.next())
+                else {
                     return Err(io::Error::other("the nest came without its descriptors"));
                 };
                 let terminal = fds.next().zip(fds.next());
                 Self { namespace, images, shared, terminal, init: None }
             }
             Reply::Failed(message) => return Err(io::Error::other(message)),
-            Reply::Launched(_) | Reply::Mounted => return Err(io::Error::other("unexpected answer from the nest")),
+            Reply::Launched(_) | Reply::Mounted => {
+                return Err(io::Error::other("unexpected answer from the nest"));
+            }
         };
         if request.launch.is_some() {
             match receive_frame(socket, MAX_REQUEST)?.0 {
                 Reply::Launched(pid) => nest.init = Some(Pid::from_raw(pid)),
                 Reply::Failed(message) => return Err(io::Error::other(message)),
-                Reply::Ready | Reply::Mounted => return Err(io::Error::other("unexpected answer from the nest")),
+                Reply::Ready | Reply::Mounted => {
+                    return Err(io::Error::other("unexpected answer from the nest"));
+                }
             }
         }
         Ok(nest)
@@ -227,7 +232,8 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     let (failed, failure) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let child = sys::fork_single_threaded(|| {
         let error = become_job(&launch, &fds, terminal.as_ref().map(|(_, slave)| slave));
-        let _ = File::from(failure.try_clone().unwrap_or_else(|_| sys::inherited(2))).write_all(error.to_string().as_bytes());
+        let _ = File::from(failure.try_clone().unwrap_or_else(|_| sys::inherited(2)))
+            .write_all(error.to_string().as_bytes());
         126
     })?;
     drop(failure);
@@ -289,7 +295,10 @@ fn mount_everything(request: &Request, device: Option<OwnedFd>, socket: &UnixStr
     }
     let pts = on("/dev/pts");
     let options = Some("newinstance,ptmxmode=0666,mode=0620");
-    attempt(&pts, mount(Some("devpts"), pts.as_str(), Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options))?;
+    attempt(
+        &pts,
+        mount(Some("devpts"), pts.as_str(), Some("devpts"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC, options),
+    )?;
     let (from, to) = (on("/dev/pts/ptmx"), on("/dev/ptmx"));
     attempt(&to, mount(Some(from.as_str()), to.as_str(), NONE, MsFlags::MS_BIND, NONE))?;
     let shm = on("/dev/shm");
@@ -297,14 +306,15 @@ fn mount_everything(request: &Request, device: Option<OwnedFd>, socket: &UnixStr
 }
 
 fn attempt(path: &str, result: nix::Result<()>) -> io::Result<()> {
-    result.map_err(|error| io::Error::new(io::Error::from(error).kind(), format!("cannot mount on {path}: {error}")))
+    result.map_err(|error| {
+        io::Error::new(io::Error::from(error).kind(), format!("cannot mount on {path}: {error}"))
+    })
 }
 
 /// Opens a new terminal of the job's own devpts; returns master and slave.
 fn open_terminal((owner, rows, columns): (u32, u16, u16)) -> io::Result<(OwnedFd, OwnedFd)> {
-    let open = |path: &str| {
-        fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path)
-    };
+    let open =
+        |path: &str| fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path);
     let master = open(&format!("{ROOT}/dev/ptmx"))?;
     sys::unlock_terminal(master.as_fd())?;
     let number = sys::terminal_number(master.as_fd())?;
@@ -420,7 +430,10 @@ pub fn refresh_kernel_facts(program: &Path) -> Result<(), criu::Error> {
 pub fn find_kernel_facts(program: &Path) -> i32 {
     let find = || -> Result<(), Box<dyn std::error::Error>> {
         sys::unshare_mounts()?;
-        attempt("/", mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))?;
+        attempt(
+            "/",
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>),
+        )?;
         attempt("/run", mount(Some("om"), "/run", Some("tmpfs"), MsFlags::empty(), None::<&str>))?;
         criu::check(program)?;
         io::stdout().write_all(&fs::read("/run/criu.kdat").unwrap_or_default())?;

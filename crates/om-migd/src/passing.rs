@@ -27,7 +27,10 @@ pub fn send_frame<T: Serialize>(socket: &UnixStream, message: &T, fds: &[Borrowe
 }
 
 /// Receives one frame of at most `limit` bytes and the descriptors that came with it.
-pub fn receive_frame<T: DeserializeOwned>(socket: &UnixStream, limit: usize) -> io::Result<(T, Vec<OwnedFd>)> {
+pub fn receive_frame<T: DeserializeOwned>(
+    socket: &UnixStream,
+    limit: usize,
+) -> io::Result<(T, Vec<OwnedFd>)> {
     let mut first = [0; 1];
     let mut space = nix::cmsg_space!([RawFd; MOST_FDS]);
     let mut fds = Vec::new();

@@ -43,7 +43,9 @@ enum Mode {
 /// The whole program; returns the exit status.
 #[must_use]
 pub fn main() -> i32 {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,fuser=warn")).format_timestamp_millis().init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,fuser=warn"))
+        .format_timestamp_millis()
+        .init();
     if let Ok(action) = std::env::var(hook::ACTION) {
         return hook::main(&action);
     }

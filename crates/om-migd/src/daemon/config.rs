@@ -93,7 +93,9 @@ impl Config {
         if self.address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
             problems.push("address must be one address of this node".to_owned());
         }
-        for (key, path) in [("key-file", &self.key_file), ("om-root", &self.om_root), ("run-dir", &self.run_dir)] {
+        for (key, path) in
+            [("key-file", &self.key_file), ("om-root", &self.om_root), ("run-dir", &self.run_dir)]
+        {
             if !path.is_absolute() {
                 problems.push(format!("{key} must be an absolute path"));
             }
@@ -124,7 +126,12 @@ mod tests {
     fn the_example_names_every_key_with_its_default() {
         let text = include_str!("../../../../examples/om-migd.toml");
         assert_eq!(parse(text).unwrap(), Config::default());
-        let uncommented: String = text.lines().map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line).to_owned() + "\n").collect();
+        let uncommented: String = text
+            .lines()
+            .map(|line| {
+                line.strip_prefix("# ").filter(|l| l.contains(" = ")).unwrap_or(line).to_owned() + "\n"
+            })
+            .collect();
         let table: toml::Table = uncommented.parse().unwrap();
         let known = toml::Table::try_from(Config {
             address: Some([127, 0, 0, 1].into()),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use om_proto::omfs::{Destination, JobState, JobStat, Where};
+use om_proto::omfs::{Destination, JobStat, JobState, Where};
 
 use super::node::{self, BLOCK, BRING, EXPEL, Node, STAY};
 use crate::cgroup::Cgroup;
@@ -169,7 +169,11 @@ pub fn stat_of(job: &Snapshot) -> JobStat {
         }
         (None, Some(remote)) => (
             remote.cpu_us.0 + remote.cpu_us.1,
-            inspect::Activity { runnable: remote.runnable, rss_bytes: remote.rss_bytes, threads: remote.threads },
+            inspect::Activity {
+                runnable: remote.runnable,
+                rss_bytes: remote.rss_bytes,
+                threads: remote.threads,
+            },
         ),
         (None, None) => (job.cpu_before_us.0 + job.cpu_before_us.1, inspect::Activity::default()),
     };

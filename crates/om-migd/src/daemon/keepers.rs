@@ -66,7 +66,9 @@ impl KeeperSocket {
                     let _ = fs::remove_file(&path);
                 }
                 // A keeper that cannot be reached now may live all the same.
-                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+                Err(error) => {
+                    return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display())));
+                }
             }
         }
         Ok(found)

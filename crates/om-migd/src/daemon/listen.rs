@@ -85,7 +85,10 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     let named = |error: io::Error| {
-        io::Error::new(error.kind(), format!("cannot listen on TCP port {}: {error}; is another om-migd running?", address.port()))
+        io::Error::new(
+            error.kind(),
+            format!("cannot listen on TCP port {}: {error}; is another om-migd running?", address.port()),
+        )
     };
     socket.bind(&address.into()).map_err(named)?;
     socket.listen(128).map_err(named)?;

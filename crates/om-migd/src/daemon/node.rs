@@ -39,7 +39,9 @@ impl Node {
     pub fn stay_reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if !self.has_key {
-            reasons.push("no_key: this node has no cluster key; make one with om keygen and share it".to_owned());
+            reasons.push(
+                "no_key: this node has no cluster key; make one with om keygen and share it".to_owned(),
+            );
         }
         if self.criu.is_none() {
             reasons.push("no_criu: there is no working CRIU on this node".to_owned());
@@ -72,7 +74,9 @@ pub fn find_address(configured: Option<IpAddr>) -> io::Result<IpAddr> {
     }
     let interfaces = Interface::all().map_err(io::Error::other)?;
     naming_address(&select(&interfaces, &Selection::All)).ok_or_else(|| {
-        io::Error::other("this node has no network address: bring an interface up, or set address in the configuration")
+        io::Error::other(
+            "this node has no network address: bring an interface up, or set address in the configuration",
+        )
     })
 }
 

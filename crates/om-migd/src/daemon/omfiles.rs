@@ -12,9 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyWrite, ReplyXattr, Request, Session, SessionACL, TimeOrNow, WriteFlags,
+    AccessFlags, BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, ReplyXattr, Request, Session, SessionACL, TimeOrNow,
+    WriteFlags,
 };
 use om_proto::omfs::Destination;
 
@@ -185,7 +186,13 @@ impl OmFiles {
                 let job: Snapshot = self.jobs.lock().by_pid(pid)?.clone();
                 Some(match FILES[file] {
                     "where" => format!("{}\n", job.location),
-                    "stay" => self.jobs.lock().stay_reasons(&job).iter().map(|reason| format!("{reason}\n")).collect(),
+                    "stay" => self
+                        .jobs
+                        .lock()
+                        .stay_reasons(&job)
+                        .iter()
+                        .map(|reason| format!("{reason}\n"))
+                        .collect(),
                     "lock" => format!("{}\n", u8::from(job.locked)),
                     "nmigs" => format!("{}\n", job.moves),
                     "home" => format!("{}\n", job.home),
@@ -240,7 +247,8 @@ fn parse_switch(text: &str) -> Result<bool, Errno> {
 
 impl Filesystem for OmFiles {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let node = Node::from_number(parent).zip(name.to_str()).and_then(|(parent, name)| self.child(parent, name));
+        let node =
+            Node::from_number(parent).zip(name.to_str()).and_then(|(parent, name)| self.child(parent, name));
         match node.and_then(|node| self.attributes(node)) {
             Some(attributes) => reply.entry(&VALID, &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),

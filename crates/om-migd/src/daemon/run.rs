@@ -53,7 +53,9 @@ struct Daemon {
 /// Serves until it is told to stop. Jobs, guests and their keepers go on afterwards.
 pub fn run(config: &Config) -> io::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        return Err(io::Error::other("must be started by root: it starts jobs as other users and moves them"));
+        return Err(io::Error::other(
+            "must be started by root: it starts jobs as other users and moves them",
+        ));
     }
     let directory = |path: &Path, mode: u32| -> io::Result<()> {
         fs::create_dir_all(path)
@@ -68,7 +70,10 @@ pub fn run(config: &Config) -> io::Result<()> {
     directory(&sockets, 0o700)?;
     let keys = ClusterKeys::load(&config.key_file).map_err(io::Error::other)?;
     if keys.is_empty() {
-        log::warn!("no cluster key in {}: no job can be moved; om keygen makes one", config.key_file.display());
+        log::warn!(
+            "no cluster key in {}: no job can be moved; om keygen makes one",
+            config.key_file.display()
+        );
     }
     let mut node = Node {
         address: node::find_address(config.address)?,
@@ -97,8 +102,12 @@ pub fn run(config: &Config) -> io::Result<()> {
     let listeners = listen::listeners(config.port)?;
     let control = control_socket(&config.run_dir.join("migd.sock"))?;
     let jobs = Jobs::new(node, config.guest_limit);
-    let session = omfiles::mount(jobs.clone(), access, &config.om_root)
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot serve the om files at {}: {error}", config.om_root.display())))?;
+    let session = omfiles::mount(jobs.clone(), access, &config.om_root).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot serve the om files at {}: {error}", config.om_root.display()),
+        )
+    })?;
 
     let mut daemon = Daemon {
         poll: Poll::new()?,
@@ -153,7 +162,11 @@ impl Daemon {
         let child = signal_pipe(&[SIGCHLD])?;
         let stop = signal_pipe(&[SIGTERM, SIGINT])?;
         for (pipe, token) in [(&child, CHILD), (&stop, STOP)] {
-            registry.register(&mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(pipe)), token, Interest::READABLE)?;
+            registry.register(
+                &mut SourceFd(&std::os::fd::AsRawFd::as_raw_fd(pipe)),
+                token,
+                Interest::READABLE,
+            )?;
         }
         let mut events = Events::with_capacity(64);
         loop {
@@ -170,7 +183,9 @@ impl Daemon {
                     }
                     CHILD => {
                         let mut buffer = [0; 64];
-                        while io::Read::read(&mut &child, &mut buffer).is_ok_and(|count| count == buffer.len()) {}
+                        while io::Read::read(&mut &child, &mut buffer)
+                            .is_ok_and(|count| count == buffer.len())
+                        {}
                         reap();
                     }
                     CONTROL => self.accept_deputies(),
@@ -202,7 +217,10 @@ impl Daemon {
     fn start_job(&mut self, deputy: &UnixStream) -> io::Result<()> {
         deputy.set_nonblocking(false)?;
         if self.keepers.len() >= self.job_limit {
-            return Err(io::Error::other(format!("there are {} jobs on this node already (job-limit)", self.job_limit)));
+            return Err(io::Error::other(format!(
+                "there are {} jobs on this node already (job-limit)",
+                self.job_limit
+            )));
         }
         let birth = Birth { cause: Cause::Start, ..self.birth.clone() };
         let keeper = KeeperSocket::start(&birth, deputy.as_fd())?;
@@ -327,7 +345,10 @@ impl Daemon {
 fn remove_remains(cgroups: &Path, is_orphan: impl Fn(JobId) -> bool) {
     for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let job = name.to_str().and_then(|name| name.strip_prefix("om-")?.split_once('-')).map(|(job, _)| job.parse());
+        let job = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("om-")?.split_once('-'))
+            .map(|(job, _)| job.parse());
         let Some(Ok(job)) = job else { continue };
         if is_orphan(job) {
             let remains = Cgroup::at(entry.path());

@@ -8,11 +8,14 @@
 //! ```
 
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::unistd::{Gid, Uid};
 use om_proto::frame;
 use om_proto::omfs::MoveResult;
 
@@ -24,10 +27,11 @@ use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
 use super::transfer;
 use crate::cgroup::Cgroup;
-use crate::criu;
+use crate::criu::{self, Criu};
 use crate::handover::arbiter;
 use crate::inspect;
-use crate::nest::{Nest, Request};
+use crate::nest::{Credentials, Nest, Request};
+use crate::net::link;
 use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, ToHome};
 use crate::net::tls::{Identity, Stream};
 use crate::snapshot::Birth;
@@ -96,7 +100,8 @@ pub fn fits(birth: &Birth, offer: &Offer) -> Result<(), String> {
         return Err(format!("it is for {}, this node is {}", offer.arch, std::env::consts::ARCH));
     }
     let ours = inspect::cpu_flags();
-    let missing: Vec<&str> = offer.cpu_flags.iter().filter(|flag| !ours.contains(flag)).map(String::as_str).collect();
+    let missing: Vec<&str> =
+        offer.cpu_flags.iter().filter(|flag| !ours.contains(flag)).map(String::as_str).collect();
     if !missing.is_empty() {
         return Err(format!("this node's CPU lacks {}", missing.join(", ")));
     }
@@ -114,14 +119,19 @@ impl Keeper {
     /// At home: the job is offered back.
     pub(super) fn handle_offer(&mut self, offer: Offer, mut stream: Stream) {
         let refusal = match &mut self.side {
-            _ if self.arrival.is_some() || self.residence.is_some() => Some("the job is here already".to_owned()),
+            _ if self.arrival.is_some() || self.residence.is_some() => {
+                Some("the job is here already".to_owned())
+            }
             Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
             Side::Home(home) => match fits(&self.birth, &offer) {
                 Err(reason) => Some(reason),
                 Ok(()) => match home.arbiter.handle(arbiter::Input::Candidate(offer.epoch)) {
                     arbiter::Output::Welcome => {
-                        home.candidate =
-                            Some(Candidate { link: None, node: self.birth.address, input_received: [0; INPUTS] });
+                        home.candidate = Some(Candidate {
+                            link: None,
+                            node: self.birth.address,
+                            input_received: [0; INPUTS],
+                        });
                         None
                     }
                     _ => Some("another move goes on".to_owned()),
@@ -144,7 +154,8 @@ impl Keeper {
     pub fn prepare(&mut self, offer: Offer, mut stream: Stream) {
         let (epoch, events) = (offer.epoch, self.events.clone());
         log::info!("job {}: arriving from {}", self.spec.id, offer.from);
-        self.arrival = Some(Arrival { epoch, from: offer.from, restored: None, working: true, aborted: None });
+        self.arrival =
+            Some(Arrival { epoch, from: offer.from, restored: None, working: true, aborted: None });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
             Side::Home(_) => None,
@@ -179,10 +190,9 @@ impl Keeper {
         let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
         let (nest, mut stream) = (preparation.nest, preparation.stream);
         threads::spawn("receive", move || {
-            let receive = || -> Result<Restored, String> {
+            let receive = move || -> Result<Restored, String> {
                 answer(&mut stream, &OfferAnswer::Accepted).map_err(|error| error.to_string())?;
-                let luggage = transfer::receive(&mut stream, &nest, &spec.credentials)
-                    .map_err(|error| format!("the source broke off: {error}"))?;
+                let luggage = receive_job(stream, &nest, &criu, &spec.credentials)?;
                 let luggage_came = Instant::now();
                 let cgroup = Cgroup::create(&parent, &name).map_err(|error| error.to_string())?;
                 let names = luggage.externals.clone();
@@ -194,7 +204,9 @@ impl Keeper {
                 })?;
                 log::debug!("restored {:?} after the luggage came", luggage_came.elapsed());
                 if let Some((settings, rows, columns)) = &luggage.terminal {
-                    residence.set_terminal_state(&settings.0, *rows, *columns).map_err(|error| error.to_string())?;
+                    residence
+                        .set_terminal_state(&settings.0, *rows, *columns)
+                        .map_err(|error| error.to_string())?;
                 }
                 let _ = residence.clear_images();
                 Ok(Restored { residence, ends, luggage, luggage_came })
@@ -221,7 +233,9 @@ impl Keeper {
 
     /// The job is restored, frozen: home decides.
     fn be_ready(&mut self, epoch: u64) {
-        let Some(restored) = self.arrival.as_mut().and_then(|arrival| arrival.restored.as_mut()) else { return };
+        let Some(restored) = self.arrival.as_mut().and_then(|arrival| arrival.restored.as_mut()) else {
+            return;
+        };
         match &mut self.side {
             Side::Home(_) => self.arbitrate(arbiter::Input::Ready(epoch), ""),
             Side::Guest(guest) => {
@@ -241,7 +255,9 @@ impl Keeper {
                     Ok(())
                 };
                 match start() {
-                    Ok(()) => guest.tell_home(&ToHome::Ready { epoch, input_received: guest.input_received() }),
+                    Ok(()) => {
+                        guest.tell_home(&ToHome::Ready { epoch, input_received: guest.input_received() })
+                    }
                     Err(error) => self.fail_arrival(epoch, &error.to_string()),
                 }
             }
@@ -301,6 +317,32 @@ impl Keeper {
     }
 }
 
+/// Receives everything of the job into the nest, its memory through a page server.
+fn receive_job(
+    stream: Stream,
+    nest: &Nest,
+    program: &Path,
+    credentials: &Credentials,
+) -> Result<Luggage, String> {
+    let broken = |error: io::Error| format!("the source broke off: {error}");
+    let (out, mut input) = link::split(stream).map_err(broken)?;
+    let (ours, theirs) = UnixStream::pair().map_err(broken)?;
+    let answers = ours.try_clone().map_err(broken)?;
+    threads::spawn("answers", move || transfer::send_answers(&answers, &out));
+    std::thread::scope(|scope| {
+        let ids = (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid));
+        let server = scope.spawn(move || {
+            let (namespace, images) = (nest.namespace.as_fd(), nest.images.as_fd());
+            Criu { program, namespace, images, ids }.serve_pages(theirs.as_fd())
+        });
+        let received = transfer::receive(&mut input, nest, credentials, &ours).map_err(broken);
+        let _ = ours.shutdown(Shutdown::Both);
+        let served = server.join().unwrap_or(Ok(()));
+        // A page server that failed explains a connection that broke.
+        received.and_then(|luggage| served.map(|()| luggage).map_err(|error| error.to_string()))
+    })
+}
+
 /// Makes what the job needs here; for a guest the link home, which also asks home's leave.
 fn prepare_nest(
     offer: &Offer,
@@ -318,15 +360,19 @@ fn prepare_nest(
     let Some(line) = line else {
         return Ok((Nest::build(&request, &[], || Ok(()))?, None));
     };
-    let (sender, receiver, output_received) = line
-        .open(offer.epoch, false, [0; INPUTS])
-        .map_err(|error| io::Error::other(format!("the job's home {} cannot be reached: {error}", spec.home)))?;
+    let (sender, receiver, output_received) =
+        line.open(offer.epoch, false, [0; INPUTS]).map_err(|error| {
+            io::Error::other(format!("the job's home {} cannot be reached: {error}", spec.home))
+        })?;
     let _ = events.send(Event::HomeLinked(sender, output_received));
     HomeLine::listen(receiver, events.clone());
     request.home_file_system = Some(spec.home.to_string());
     let device = om_homefs::client::open_device()
         .map_err(|error| io::Error::other(format!("cannot open /dev/fuse: {error}")))?;
-    let session = om_homefs::client::Session::new(device.try_clone()?, Arc::new(Connector { line, epoch: offer.epoch }))?;
+    let session = om_homefs::client::Session::new(
+        device.try_clone()?,
+        Arc::new(Connector { line, epoch: offer.epoch }),
+    )?;
     let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
     Ok((nest, Some(Arc::new(session))))
 }

@@ -73,7 +73,12 @@ pub fn identity(birth: &Birth) -> io::Result<Option<Identity>> {
 }
 
 /// Listens for the om-migds to come, and counts the one that started us as the first.
-fn listen(birth: &Birth, job: JobId, daemon: &UnixStream, events: &crossbeam_channel::Sender<Event>) -> io::Result<()> {
+fn listen(
+    birth: &Birth,
+    job: JobId,
+    daemon: &UnixStream,
+    events: &crossbeam_channel::Sender<Event>,
+) -> io::Result<()> {
     let path = birth.sockets.join(format!("{job}.sock"));
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path)?;
@@ -96,7 +101,9 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     let caller = Caller::of(deputy)?;
     let (request, streams): (Start, Vec<OwnedFd>) = receive_frame(deputy, control::MAX_FRAME)?;
     if request.version != control::VERSION || request.argv.is_empty() {
-        return Err(io::Error::other("om and om-migd are of different releases: install the same on this node"));
+        return Err(io::Error::other(
+            "om and om-migd are of different releases: install the same on this node",
+        ));
     }
     let [input, output, error]: [OwnedFd; 3] =
         streams.try_into().map_err(|_| io::Error::other("the job's standard streams are missing"))?;
@@ -112,8 +119,10 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         streams: kinds,
     };
     let cgroup = Cgroup::create(&birth.cgroup, &format!("om-{job}-1"))?;
-    let terminal = [(&output, 1), (&input, 0), (&error, 2)].into_iter().find(|(_, n)| kinds[*n] == StreamKind::Terminal);
-    let size = terminal.and_then(|(fd, _)| sys::window_size(std::os::fd::AsFd::as_fd(fd)).ok()).unwrap_or((24, 80));
+    let terminal =
+        [(&output, 1), (&input, 0), (&error, 2)].into_iter().find(|(_, n)| kinds[*n] == StreamKind::Terminal);
+    let size =
+        terminal.and_then(|(fd, _)| sys::window_size(std::os::fd::AsFd::as_fd(fd)).ok()).unwrap_or((24, 80));
     let launch = Launch {
         argv: request.argv,
         env: request.env,

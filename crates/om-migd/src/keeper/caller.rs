@@ -53,7 +53,10 @@ impl Caller {
             umask: field("Umask:").and_then(|mask| u32::from_str_radix(mask, 8).ok()).unwrap_or(0o022),
             nice: sys::nice_of(pid)?,
             limits: limits::of(pid)?,
-            cpus: (0..CpuSet::count()).filter(|cpu| cpus.is_set(*cpu) == Ok(true)).filter_map(|cpu| u32::try_from(cpu).ok()).collect(),
+            cpus: (0..CpuSet::count())
+                .filter(|cpu| cpus.is_set(*cpu) == Ok(true))
+                .filter_map(|cpu| u32::try_from(cpu).ok())
+                .collect(),
         })
     }
 }

@@ -10,8 +10,10 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Instant;
 
 use om_proto::frame;
@@ -24,6 +26,8 @@ use super::{threads, transfer};
 use crate::bytes::Bytes;
 use crate::handover::arbiter;
 use crate::inspect;
+use crate::nest::Credentials;
+use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::{Identity, Stream};
@@ -59,7 +63,10 @@ impl Keeper {
             return;
         }
         let Some(identity) = self.identity.clone() else {
-            return self.report_failure(to, "there is no cluster key on this node: make one with om keygen and share it");
+            return self.report_failure(
+                to,
+                "there is no cluster key on this node: make one with om keygen and share it",
+            );
         };
         if let Some(reason) = crate::stay::reasons(&residence.cgroup).first() {
             let reason = reason.to_string();
@@ -79,8 +86,14 @@ impl Keeper {
             cpu_flags: inspect::cpu_flags(),
             init: Bytes(residence.init_program()),
         };
-        self.departure =
-            Some(Departure { to, epoch, frozen: false, in_doubt: false, frozen_at: Instant::now(), aborted: None });
+        self.departure = Some(Departure {
+            to,
+            epoch,
+            frozen: false,
+            in_doubt: false,
+            frozen_at: Instant::now(),
+            aborted: None,
+        });
         log::info!("job {}: moving to {to}", self.spec.id);
         self.publish();
         let (events, target) = (self.events.clone(), SocketAddr::from((to, self.birth.port)));
@@ -102,11 +115,13 @@ impl Keeper {
         }
     }
 
-    pub(super) fn handle_offered(&mut self, epoch: u64, result: Result<Box<Stream>, String>) {
-        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else { return };
+    pub(super) fn handle_offered(&mut self, epoch: u64, result: Result<Box<Accepted>, String>) {
+        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else {
+            return;
+        };
         let (to, residence) = (departure.to, self.residence.clone());
-        let (mut stream, residence) = match (result, residence) {
-            (Ok(stream), Some(residence)) => (stream, residence),
+        let (accepted, residence) = match (result, residence) {
+            (Ok(accepted), Some(residence)) => (*accepted, residence),
             (Err(reason), _) => {
                 self.departure = None;
                 return self.report_failure(to, &reason);
@@ -117,41 +132,47 @@ impl Keeper {
         departure.frozen_at = Instant::now();
         let frozen_at = departure.frozen_at;
         if let Err(error) = residence.cgroup.freeze() {
-            let _ = frame::write(&mut *stream, &Part::Abandoned(error.to_string()));
+            let _ = accepted.out.send(&Part::Abandoned(error.to_string()));
             return self.give_up(epoch, &error.to_string());
         }
         self.publish();
         let luggage = self.pack(&residence);
-        let (events, credentials, criu) = (self.events.clone(), self.spec.credentials.clone(), self.birth.criu.clone());
+        let (events, credentials, criu) =
+            (self.events.clone(), self.spec.credentials.clone(), self.birth.criu.clone());
         let flush = match &self.side {
             Side::Guest(guest) => guest.files.clone(),
             Side::Home(_) => None,
         };
         threads::spawn("send", move || {
-            let dump = || -> Result<(), String> {
+            let out = accepted.out.clone();
+            let dump = move || -> Result<(), String> {
                 let criu = criu.ok_or(crate::criu::Error::Missing).map_err(|error| error.to_string())?;
                 if let Some(files) = flush {
-                    let root = File::open(format!("/proc/{}/root", residence.init)).map_err(|e| e.to_string())?;
-                    files.flush(root.as_fd()).map_err(|error| format!("cannot write files back to home: {error}"))?;
+                    let root =
+                        File::open(format!("/proc/{}/root", residence.init)).map_err(|e| e.to_string())?;
+                    files
+                        .flush(root.as_fd())
+                        .map_err(|error| format!("cannot write files back to home: {error}"))?;
                 }
                 residence.clear_images().map_err(|error| error.to_string())?;
-                residence.dump(&criu, &credentials).map_err(|error| error.to_string())?;
+                dump_pages(&residence, &criu, &credentials, &accepted.out, accepted.input)?;
                 log::debug!("dumped after {:?}", frozen_at.elapsed());
-                let sent = transfer::send(&mut *stream, &residence.nest, luggage, frozen_at);
+                let sent = transfer::send(&accepted.out, &residence.nest, luggage, frozen_at);
                 log::debug!("sent after {:?}", frozen_at.elapsed());
                 sent.map_err(|error| format!("the connection to the target broke: {error}"))
             };
             let result = dump();
             if let Err(reason) = &result {
-                let _ = frame::write(&mut *stream, &Part::Abandoned(reason.clone()));
+                let _ = out.send(&Part::Abandoned(reason.clone()));
             }
-            let _ = residence.clear_images();
             let _ = events.send(Event::Sent(epoch, result));
         });
     }
 
     pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {
-        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else { return };
+        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else {
+            return;
+        };
         match (departure.aborted.take(), result) {
             (Some(reason), _) => self.stay(&reason),
             (None, Err(reason)) => self.give_up(epoch, &reason),
@@ -269,13 +290,51 @@ impl Keeper {
             input,
             output,
             externals: residence.externals.clone(),
-            terminal: residence.terminal_state().map(|(settings, rows, columns)| (Bytes(settings), rows, columns)),
+            terminal: residence
+                .terminal_state()
+                .map(|(settings, rows, columns)| (Bytes(settings), rows, columns)),
         }
     }
 }
 
+/// A move connection whose target has taken the offer.
+pub struct Accepted {
+    out: Sender,
+    input: Receiver,
+}
+
+/// Dumps the job while its memory goes to the target.
+fn dump_pages(
+    residence: &Residence,
+    criu: &Path,
+    credentials: &Credentials,
+    out: &Sender,
+    mut input: Receiver,
+) -> Result<(), String> {
+    let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+    let answers = ours.try_clone().map_err(|error| error.to_string())?;
+    threads::spawn("answers", move || transfer::receive_answers(&mut input, &answers));
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let result = transfer::send_pages(&ours, out);
+            if result.is_err() {
+                // CRIU must not wait for a target that is gone.
+                let _ = ours.shutdown(Shutdown::Both);
+            }
+            result
+        });
+        let dumped = residence.dump(criu, credentials, theirs.as_fd());
+        drop(theirs);
+        let _ = ours.shutdown(Shutdown::Write);
+        match sending.join() {
+            Ok(Err(error)) => Err(format!("the connection to the target broke: {error}")),
+            _ => dumped.map_err(|error| error.to_string()),
+        }
+    })
+}
+
 /// Connects to the target and asks whether it takes the job.
-fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<Stream, String> {
+fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<Accepted, String> {
     let ask = || -> io::Result<(Stream, OfferAnswer)> {
         let preamble = Preamble { purpose: Purpose::Move, job: offer.spec.id };
         let mut stream = identity.connect(target, &preamble)?;
@@ -284,7 +343,10 @@ fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<
         Ok((stream, answer))
     };
     match ask() {
-        Ok((stream, OfferAnswer::Accepted)) => Ok(stream),
+        Ok((stream, OfferAnswer::Accepted)) => {
+            let (out, input) = link::split(stream).map_err(|error| error.to_string())?;
+            Ok(Accepted { out, input })
+        }
         Ok((_, OfferAnswer::Refused(reason))) => Err(format!("{} refuses: {reason}", target.ip())),
         Err(error) => Err(format!("{} does not take it: {error}", target.ip())),
     }

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use om_proto::control::Request;
 
 use super::arrive::{Preparation, Restored};
+use super::depart::Accepted;
 use crate::net::link::Sender;
 use crate::net::message::{FromHome, Offer, ToHome};
 use crate::net::preamble::Purpose;
@@ -59,7 +60,7 @@ pub enum Event {
     /// On a guest's node: the link home is broken.
     HomeLost,
     /// As a source: the target's answer.
-    Offered(u64, Result<Box<Stream>, String>),
+    Offered(u64, Result<Box<Accepted>, String>),
     /// As a source: everything was sent, or not.
     Sent(u64, Result<(), String>),
     /// As a target: a source offers a job.

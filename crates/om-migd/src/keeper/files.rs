@@ -7,9 +7,9 @@ use std::io;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use om_homefs::server::{Server, SessionId};
 use om_homefs::Stream;
 use om_homefs::client::Connect;
+use om_homefs::server::{Server, SessionId};
 use om_proto::frame;
 
 use super::threads::{HomeLine, spawn};

@@ -61,8 +61,12 @@ impl Guest {
     #[must_use]
     pub fn suspend(&self) -> ([InputState; INPUTS], [OutputState; OUTPUTS]) {
         (
-            std::array::from_fn(|index| self.inputs[index].as_ref().map(AwayInput::suspend).unwrap_or_default()),
-            std::array::from_fn(|index| self.outputs[index].as_ref().map(AwayOutput::suspend).unwrap_or_default()),
+            std::array::from_fn(|index| {
+                self.inputs[index].as_ref().map(AwayInput::suspend).unwrap_or_default()
+            }),
+            std::array::from_fn(|index| {
+                self.outputs[index].as_ref().map(AwayOutput::suspend).unwrap_or_default()
+            }),
         )
     }
 
@@ -106,7 +110,9 @@ impl Guest {
     pub fn flushed(&self) -> bool {
         self.ends.is_some_and(|ends| {
             (0..OUTPUTS).all(|index| {
-                self.outputs[index].as_ref().is_none_or(|output| output.closed() || output.acknowledged() >= ends[index])
+                self.outputs[index]
+                    .as_ref()
+                    .is_none_or(|output| output.closed() || output.acknowledged() >= ends[index])
             })
         })
     }

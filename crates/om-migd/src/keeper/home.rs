@@ -131,7 +131,8 @@ impl Home {
     pub fn delivered_to_the_end(&self) -> bool {
         self.ending.as_ref().is_some_and(|(_, ends)| {
             (0..OUTPUTS).all(|index| {
-                self.outlets[index].as_ref().is_none_or(Outlet::closed) || self.delivered[index] >= ends[index]
+                self.outlets[index].as_ref().is_none_or(Outlet::closed)
+                    || self.delivered[index] >= ends[index]
             })
         })
     }

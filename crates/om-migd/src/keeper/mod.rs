@@ -7,9 +7,9 @@
 //!
 //! Its main thread alone changes its state ([`run`]); other threads wait for something and post an [`event::Event`].
 
-pub mod caller;
 mod arrive;
 mod birth;
+pub mod caller;
 mod depart;
 pub mod event;
 mod files;

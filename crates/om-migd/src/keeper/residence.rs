@@ -75,8 +75,12 @@ impl Residence {
         let terminal = streams.contains(&StreamKind::Terminal).then_some((owner, size.0, size.1));
         let (job_ends, ends) = make_pipes(streams)?;
         let fds: Vec<BorrowedFd<'_>> = job_ends.pipes.iter().flatten().map(AsFd::as_fd).collect();
-        let request =
-            nest::Request { home_file_system: None, init: nest::OM_INIT.to_vec(), terminal, launch: Some(launch) };
+        let request = nest::Request {
+            home_file_system: None,
+            init: nest::OM_INIT.to_vec(),
+            terminal,
+            launch: Some(launch),
+        };
         let mut nest = Nest::build(&request, &fds, || Ok(()))?;
         let init = nest.init.ok_or_else(|| io::Error::other("the job has no PID 1"))?;
         let terminal = nest.terminal.take();
@@ -126,7 +130,10 @@ impl Residence {
     ) -> io::Result<(Self, Ends)> {
         let mut externals = Externals::default();
         for (name, fd) in externals.pipes.iter_mut().zip(&job_ends.pipes) {
-            *name = fd.as_ref().map(|fd| Ok::<_, io::Error>(format!("pipe:[{}]", fstat(fd)?.st_ino))).transpose()?;
+            *name = fd
+                .as_ref()
+                .map(|fd| Ok::<_, io::Error>(format!("pipe:[{}]", fstat(fd)?.st_ino)))
+                .transpose()?;
         }
         let mut master = None;
         if let Some((our_end, slave)) = terminal {
@@ -162,15 +169,20 @@ impl Residence {
         })
     }
 
-    /// Dumps the frozen job into the image directory.
-    pub fn dump(&self, program: &Path, credentials: &Credentials) -> Result<(), criu::Error> {
+    /// Dumps the frozen job: its memory to the page server at the other end of `pages`, the rest into the image directory.
+    pub fn dump(
+        &self,
+        program: &Path,
+        credentials: &Credentials,
+        pages: BorrowedFd<'_>,
+    ) -> Result<(), criu::Error> {
         let criu = Criu {
             program,
             namespace: self.nest.namespace.as_fd(),
             images: self.nest.images.as_fd(),
             ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
         };
-        criu.dump(self.init, &self.cgroup, &self.externals.names())
+        criu.dump(self.init, &self.cgroup, &self.externals.names(), pages)
     }
 
     /// The file of its PID 1.

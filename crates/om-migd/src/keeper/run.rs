@@ -171,7 +171,8 @@ impl Keeper {
                 }
             }
             Event::Linked { id, sender, node, epoch, holds, input_received } => {
-                let input_received = std::array::from_fn(|n| input_received.get(n).copied().unwrap_or_default());
+                let input_received =
+                    std::array::from_fn(|n| input_received.get(n).copied().unwrap_or_default());
                 self.handle_linked(id, sender, Candidate { link: None, node, input_received }, epoch, holds);
             }
             Event::FromGuest(id, message) => self.handle_from_guest(id, message),
@@ -324,7 +325,8 @@ impl Keeper {
         match kind {
             FAILED => {
                 let error = io::Error::from_raw_os_error(value.cast_signed());
-                let not_found = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+                let not_found =
+                    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
                 let status = if not_found { 127 } else { 126 };
                 let name = self.spec.command.split(' ').next().unwrap_or_default();
                 let message = if not_found {
@@ -351,12 +353,14 @@ impl Keeper {
         let cpu_us = self.cpu_us();
         match &mut self.side {
             Side::Home(home) => {
-                let ends = std::array::from_fn(|n| home.outlets[n].as_ref().map_or(0, outlet::Outlet::catch_up));
+                let ends =
+                    std::array::from_fn(|n| home.outlets[n].as_ref().map_or(0, outlet::Outlet::catch_up));
                 home.ending.get_or_insert((Ending::from_wait_status(status), ends));
                 self.finish_deputy();
             }
             Side::Guest(guest) => {
-                let output = std::array::from_fn(|n| guest.outputs[n].as_ref().map_or(0, |output| output.catch_up()));
+                let output =
+                    std::array::from_fn(|n| guest.outputs[n].as_ref().map_or(0, |output| output.catch_up()));
                 guest.tell_home(&ToHome::CommandEnded { status, output, cpu_us });
             }
         }
@@ -456,7 +460,9 @@ impl Keeper {
                     let _ = sender.send(&welcome);
                     home.route_input(from.input_received, &sender);
                     for (index, outlet) in home.outlets.iter().enumerate() {
-                        if let (Some(true), Ok(stream)) = (outlet.as_ref().map(outlet::Outlet::closed), u8::try_from(index)) {
+                        if let (Some(true), Ok(stream)) =
+                            (outlet.as_ref().map(outlet::Outlet::closed), u8::try_from(index))
+                        {
                             let _ = sender.send(&FromHome::OutputClosed(stream));
                         }
                     }
@@ -546,7 +552,11 @@ impl Keeper {
 
     fn handle_link_lost(&mut self, id: u64) {
         let Side::Home(home) = &mut self.side else { return };
-        if home.candidate.as_ref().is_some_and(|candidate| candidate.link.as_ref().is_some_and(|(own, _)| *own == id)) {
+        if home
+            .candidate
+            .as_ref()
+            .is_some_and(|candidate| candidate.link.as_ref().is_some_and(|(own, _)| *own == id))
+        {
             self.arbitrate(arbiter::Input::CandidateLost, "the target cannot be reached any more");
             return;
         }
@@ -558,7 +568,8 @@ impl Keeper {
             home.stop_input();
             if !home.gone {
                 let grace_s = self.birth.grace_s;
-                let message = format!("the node {node} of the job does not answer; in {grace_s} s it counts as lost");
+                let message =
+                    format!("the node {node} of the job does not answer; in {grace_s} s it counts as lost");
                 home.tell_deputy(&Reply::Notice { message });
                 self.guest_lost = Some(Instant::now());
             }
@@ -720,7 +731,11 @@ impl Keeper {
                 guest.tell_home(&ToHome::Status(status));
             }
             if guest.lost.is_some_and(|since| since.elapsed() > grace) {
-                log::error!("job {}: its home {} is silent for {grace:?}: it ends here", self.spec.id, self.spec.home);
+                log::error!(
+                    "job {}: its home {} is silent for {grace:?}: it ends here",
+                    self.spec.id,
+                    self.spec.home
+                );
                 if let Some(residence) = &self.residence {
                     residence.cgroup.kill();
                 }
@@ -786,7 +801,8 @@ impl Keeper {
     }
 
     fn status(&self) -> Status {
-        let activity = self.residence.as_ref().map(|residence| inspect::activity(&residence.cgroup)).unwrap_or_default();
+        let activity =
+            self.residence.as_ref().map(|residence| inspect::activity(&residence.cgroup)).unwrap_or_default();
         Status {
             cpu_us: self.cpu_us(),
             runnable: activity.runnable,
@@ -804,7 +820,8 @@ impl Keeper {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let queued = self.departure.as_ref().is_some_and(|departure| !departure.frozen) || self.relayed.is_some();
+        let queued =
+            self.departure.as_ref().is_some_and(|departure| !departure.frozen) || self.relayed.is_some();
         let (own, location, remote, moving) = match &self.side {
             Side::Home(home) => {
                 let moving = home.arbiter.moving().is_some();
@@ -830,7 +847,13 @@ impl Keeper {
             job: self.spec.id,
             own,
             pid,
-            location: if moving { Where::Migrating } else if queued { Where::Queued } else { location },
+            location: if moving {
+                Where::Migrating
+            } else if queued {
+                Where::Queued
+            } else {
+                location
+            },
             home: self.spec.home,
             deputy: self.spec.deputy,
             uid: self.spec.credentials.uid,

@@ -76,7 +76,8 @@ pub fn reports(pipe: OwnedFd, events: Sender<Event>) {
         let mut record = [0; 8];
         while pipe.read_exact(&mut record).is_ok() {
             let [a, b, c, d, e, f, g, h] = record;
-            let _ = events.send(Event::Report(u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])));
+            let _ = events
+                .send(Event::Report(u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])));
         }
     });
 }
@@ -128,7 +129,12 @@ pub struct HomeLine {
 
 impl HomeLine {
     /// Opens a link and says hello; returns it with where home stands in each output.
-    pub fn open(&self, epoch: u64, holds: bool, input_received: [u64; INPUTS]) -> io::Result<(link::Sender, Receiver, Vec<u64>)> {
+    pub fn open(
+        &self,
+        epoch: u64,
+        holds: bool,
+        input_received: [u64; INPUTS],
+    ) -> io::Result<(link::Sender, Receiver, Vec<u64>)> {
         let (sender, mut receiver) = link::split(self.identity.connect(self.home, &self.preamble)?)?;
         sender.send(&ToHome::Hello { node: self.node, epoch, holds, input_received })?;
         match receiver.receive()? {

@@ -1,49 +1,93 @@
-//! A frozen, dumped job over a move connection: the images, the files of its `/dev/shm`, the luggage. Nothing touches a
-//! disk on either side.
+//! A frozen job over a move connection: its memory while CRIU reads it, then the small images, the files of its `/dev/shm`,
+//! the luggage. Nothing touches a disk on either side, and at the source nothing is kept in memory either.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Component, Path, PathBuf};
 use std::time::Instant;
 
-use om_proto::frame;
-
+use crate::bytes::Bytes;
 use crate::nest::{Credentials, Nest};
-use crate::net::message::{Luggage, MAX_FRAME, Part};
+use crate::net::link::{Receiver, Sender};
+use crate::net::message::{Luggage, PagesAnswer, Part};
 
-/// How much is copied at once.
-const CHUNK: usize = 1 << 20;
+/// How much is sent at once.
+const CHUNK: usize = 512 << 10;
 
-/// Sends everything of a dumped job, which has been frozen since `frozen_at`.
-pub fn send(stream: &mut impl Write, nest: &Nest, mut luggage: Luggage, frozen_at: Instant) -> io::Result<()> {
-    let mut out = BufWriter::with_capacity(CHUNK, stream);
+/// Sends everything of a dumped job but its memory. It has been frozen since `frozen_at`.
+pub fn send(out: &Sender, nest: &Nest, mut luggage: Luggage, frozen_at: Instant) -> io::Result<()> {
     for (name, file) in files_below(&nest.images)? {
         let size = file.metadata()?.len();
-        frame::write(&mut out, &Part::Image { name: name_of(&name)?, size })?;
-        copy_exactly(&file, &mut out, size)?;
+        out.send(&Part::Image { name: name_of(&name)?, size })?;
+        send_file(out, &file, size)?;
     }
     for (name, file) in files_below(&nest.shared)? {
         let metadata = file.metadata()?;
         let size = metadata.len();
-        frame::write(&mut out, &Part::Shared { name: name_of(&name)?, mode: metadata.mode(), size })?;
-        copy_exactly(&file, &mut out, size)?;
+        out.send(&Part::Shared { name: name_of(&name)?, mode: metadata.mode(), size })?;
+        send_file(out, &file, size)?;
     }
     luggage.frozen_for_us = u64::try_from(frozen_at.elapsed().as_micros()).unwrap_or(u64::MAX);
-    frame::write(&mut out, &Part::Luggage(Box::new(luggage)))?;
-    out.flush()
+    out.send(&Part::Luggage(Box::new(luggage)))
 }
 
-/// Receives what [`send`] sent into a nest. Every name and size is checked.
-pub fn receive(stream: &mut impl Read, nest: &Nest, owner: &Credentials) -> io::Result<Luggage> {
-    let mut input = BufReader::with_capacity(CHUNK, stream);
+/// At the source: what CRIU writes to its page server goes to the target. Ends when CRIU closes its end.
+pub fn send_pages(mut dump: &UnixStream, out: &Sender) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK];
     loop {
-        match frame::read(&mut input, MAX_FRAME)? {
+        let count = dump.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let mut part = Part::Pages(Bytes(std::mem::take(&mut buffer)));
+        if let Part::Pages(Bytes(bytes)) = &mut part {
+            bytes.truncate(count);
+        }
+        out.send(&part)?;
+        if let Part::Pages(Bytes(bytes)) = part {
+            buffer = bytes;
+            buffer.resize(CHUNK, 0);
+        }
+    }
+}
+
+/// At the source: what the page server answers goes to CRIU. Ends with the connection.
+pub fn receive_answers(input: &mut Receiver, mut dump: &UnixStream) {
+    while let Ok(PagesAnswer(bytes)) = input.receive() {
+        if dump.write_all(&bytes.0).is_err() {
+            return;
+        }
+    }
+}
+
+/// At the target: what the page server answers goes to the source. Ends when it has everything.
+pub fn send_answers(mut server: &UnixStream, out: &Sender) {
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = server.read(&mut buffer) {
+        if out.send(&PagesAnswer(Bytes(buffer[..count].to_vec()))).is_err() {
+            return;
+        }
+    }
+}
+
+/// Receives what [`send`] and [`send_pages`] sent into a nest, the memory by way of the page server. Every name and size
+/// is checked.
+pub fn receive(
+    input: &mut Receiver,
+    nest: &Nest,
+    owner: &Credentials,
+    mut pages: &UnixStream,
+) -> io::Result<Luggage> {
+    loop {
+        match input.receive()? {
+            Part::Pages(bytes) => pages.write_all(&bytes.0)?,
             Part::Image { name, size } => {
                 let path = below(&nest.images, &name, 1)?;
                 let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-                receive_file(&mut input, &file, size)?;
+                receive_file(input, &file, size)?;
             }
             Part::Shared { name, mode, size } => {
                 let path = below(&nest.shared, &name, 16)?;
@@ -51,32 +95,48 @@ pub fn receive(stream: &mut impl Read, nest: &Nest, owner: &Credentials) -> io::
                     fs::create_dir_all(directory)?;
                 }
                 let file = OpenOptions::new().write(true).create_new(true).open(path)?;
-                receive_file(&mut input, &file, size)?;
+                receive_file(input, &file, size)?;
                 file.set_permissions(fs::Permissions::from_mode(mode & 0o777))?;
                 std::os::unix::fs::fchown(&file, Some(owner.uid), Some(owner.gid))?;
             }
             Part::Luggage(luggage) => return Ok(*luggage),
             Part::Abandoned(reason) => return Err(io::Error::other(reason)),
+            Part::Data(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes of no file")),
         }
     }
 }
 
-fn receive_file(input: &mut impl Read, file: &File, size: u64) -> io::Result<()> {
-    let copied = io::copy(&mut input.take(size), &mut &*file)?;
-    if copied == size { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-fn copy_exactly(file: &File, out: &mut impl Write, size: u64) -> io::Result<()> {
-    let mut reader = file.take(size);
-    let mut buffer = vec![0; CHUNK.min(usize::try_from(size).unwrap_or(CHUNK)).max(1)];
+fn send_file(out: &Sender, mut file: &File, size: u64) -> io::Result<()> {
     let mut rest = size;
     while rest > 0 {
-        let count = reader.read(&mut buffer)?;
+        let mut buffer = vec![0; CHUNK.min(usize::try_from(rest).unwrap_or(CHUNK))];
+        let count = file.read(&mut buffer)?;
         if count == 0 {
             return Err(io::Error::other("a file of the job became shorter while it was sent"));
         }
-        out.write_all(&buffer[..count])?;
+        buffer.truncate(count);
         rest -= count as u64;
+        out.send(&Part::Data(Bytes(buffer)))?;
+    }
+    Ok(())
+}
+
+fn receive_file(input: &mut Receiver, mut file: &File, size: u64) -> io::Result<()> {
+    let mut rest = size;
+    while rest > 0 {
+        match input.receive()? {
+            Part::Data(Bytes(bytes)) if !bytes.is_empty() && bytes.len() as u64 <= rest => {
+                file.write_all(&bytes)?;
+                rest -= bytes.len() as u64;
+            }
+            Part::Abandoned(reason) => return Err(io::Error::other(reason)),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "something else than the bytes of a file",
+                ));
+            }
+        }
     }
     Ok(())
 }
@@ -93,7 +153,8 @@ fn files_below(directory: &OwnedFd) -> io::Result<Vec<(PathBuf, File)>> {
             if kind.is_dir() {
                 directories.push(path);
             } else if kind.is_file() {
-                let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(root.join(&path))?;
+                let file =
+                    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(root.join(&path))?;
                 files.push((path, file));
             }
         }
@@ -102,7 +163,9 @@ fn files_below(directory: &OwnedFd) -> io::Result<Vec<(PathBuf, File)>> {
 }
 
 fn name_of(path: &Path) -> io::Result<String> {
-    path.to_str().map(str::to_owned).ok_or_else(|| io::Error::other("a file name in /dev/shm that is no UTF-8"))
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| io::Error::other("a file name in /dev/shm that is no UTF-8"))
 }
 
 /// The path of a file that another node named, in this directory and not outside it.
@@ -110,7 +173,10 @@ fn below(directory: &OwnedFd, name: &str, depth: usize) -> io::Result<PathBuf> {
     let name = Path::new(name);
     let plain = name.components().all(|part| matches!(part, Component::Normal(_)));
     if !plain || name.as_os_str().is_empty() || name.components().count() > depth {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a file with an odd name: {}", name.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a file with an odd name: {}", name.display()),
+        ));
     }
     Ok(PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name))
 }

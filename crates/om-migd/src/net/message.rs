@@ -1,7 +1,7 @@
 //! What two keepers say to each other.
 //!
-//! On a *move* connection, source to target: [`Offer`], [`OfferAnswer`] back, then after freezing and dumping the
-//! [`Part`]s, ended by [`Part::Luggage`]. On a *link*, opened by the node where the job is or wants to be:
+//! On a *move* connection, source to target: [`Offer`], [`OfferAnswer`] back, then after freezing the [`Part`]s, ended by
+//! [`Part::Luggage`], and [`PagesAnswer`]s back. On a *link*, opened by the node where the job is or wants to be:
 //! [`ToHome`] and [`FromHome`], with [`ToHome::Hello`] and [`FromHome::Welcome`] first.
 
 use std::net::IpAddr;
@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::preamble::JobId;
 use crate::bytes::Bytes;
-use crate::nest::Credentials;
 use crate::keeper::residence::Externals;
+use crate::nest::Credentials;
 use crate::stdio::{INPUTS, InputState, OUTPUTS, OutputState, StreamKind};
 
 /// The longest frame between keepers.
@@ -67,14 +67,16 @@ pub enum OfferAnswer {
 /// A piece of a job on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// A file for the image directory; its bytes follow the frame.
+    /// What CRIU's dump says to a page server: the job's memory, as it is read from the frozen processes.
+    Pages(Bytes),
+    /// A file for the image directory; its bytes follow as [`Part::Data`].
     Image {
         /// File name, no directory.
         name: String,
         /// Bytes that follow.
         size: u64,
     },
-    /// A file of the job's `/dev/shm`; its bytes follow the frame.
+    /// A file of the job's `/dev/shm`; its bytes follow as [`Part::Data`].
     Shared {
         /// Path below `/dev/shm`.
         name: String,
@@ -83,11 +85,17 @@ pub enum Part {
         /// Bytes that follow.
         size: u64,
     },
+    /// Bytes of the file that was announced.
+    Data(Bytes),
     /// The last part.
     Luggage(Box<Luggage>),
     /// The source has given up; the job goes on there.
     Abandoned(String),
 }
+
+/// From the target to the source while the job is on its way: what the page server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PagesAnswer(pub Bytes);
 
 /// What travels with a job besides its images.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

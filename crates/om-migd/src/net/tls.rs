@@ -190,7 +190,8 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
     socket.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
     let socket = socket2::SockRef::from(socket);
     socket.set_tcp_user_timeout(Some(SILENCE_LIMIT))?;
-    let keepalive = socket2::TcpKeepalive::new().with_time(SILENCE_LIMIT / 3).with_interval(SILENCE_LIMIT / 3);
+    let keepalive =
+        socket2::TcpKeepalive::new().with_time(SILENCE_LIMIT / 3).with_interval(SILENCE_LIMIT / 3);
     socket.set_tcp_keepalive(&keepalive.with_retries(2))
 }
 
@@ -204,7 +205,8 @@ fn handshake(mut connection: Connection, mut socket: TcpStream) -> io::Result<St
 
 /// An Ed25519 private key in PKCS#8 version 1 (RFC 8410, section 7): a fixed prefix and the seed.
 fn pkcs8(seed: &[u8; 32]) -> PrivatePkcs8KeyDer<'static> {
-    let prefix = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
+    let prefix =
+        [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     let mut der = prefix.to_vec();
     der.extend_from_slice(seed);
     der.into()

@@ -37,7 +37,11 @@ struct State {
 impl AwayInput {
     /// Starts the writing thread with what the job brought. It delivers nothing before [`Self::resume`]. `taken` is
     /// called with the offset up to which the job's pipe has it.
-    pub fn start(pipe: InputPipe, brought: InputState, taken: impl Fn(u64) + Send + 'static) -> io::Result<Self> {
+    pub fn start(
+        pipe: InputPipe,
+        brought: InputState,
+        taken: impl Fn(u64) + Send + 'static,
+    ) -> io::Result<Self> {
         let state = State {
             pipe,
             queue: brought.unread.0.into(),
@@ -48,7 +52,10 @@ impl AwayInput {
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()? });
         let input = Self { shared: shared.clone() };
-        std::thread::Builder::new().name("input".into()).stack_size(64 << 10).spawn(move || shared.run(&taken))?;
+        std::thread::Builder::new()
+            .name("input".into())
+            .stack_size(64 << 10)
+            .spawn(move || shared.run(&taken))?;
         Ok(input)
     }
 
@@ -89,7 +96,11 @@ impl AwayInput {
         state.suspended = true;
         let mut unread = state.pipe.unread();
         unread.extend(&state.queue);
-        InputState { received: state.received, unread: Bytes(unread), ended: state.end == Some(state.received) }
+        InputState {
+            received: state.received,
+            unread: Bytes(unread),
+            ended: state.end == Some(state.received),
+        }
     }
 
     /// The job runs here.

@@ -145,7 +145,8 @@ impl AwayOutput {
 
 impl State {
     fn acknowledge(&mut self, offset: u64) {
-        let known = usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.kept.len());
+        let known =
+            usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.kept.len());
         self.kept.drain(..known);
         self.base += known as u64;
         self.sent = self.sent.max(self.base);
@@ -174,7 +175,9 @@ impl Shared {
                 return;
             }
             let mut idle = true;
-            if let (Some(source), false) = (state.source.clone(), state.suspended || state.kept.len() >= WINDOW) {
+            if let (Some(source), false) =
+                (state.source.clone(), state.suspended || state.kept.len() >= WINDOW)
+            {
                 match read(&source, &mut buffer) {
                     Ok(0) | Err(Errno::EIO) => {
                         state.source = None;

@@ -159,7 +159,8 @@ impl Inlet {
 
 impl State {
     fn acknowledge(&mut self, offset: u64) {
-        let known = usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.kept.len());
+        let known =
+            usize::try_from(offset.saturating_sub(self.base)).unwrap_or(usize::MAX).min(self.kept.len());
         self.kept.drain(..known);
         self.base += known as u64;
         self.sent = self.sent.max(self.base);

@@ -50,10 +50,14 @@ struct State {
 impl Outlet {
     /// Starts the writing thread. `notify` is called by it and must not block for long.
     pub fn start(user: OwnedFd, notify: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
-        let state = State { local: None, queue: VecDeque::new(), received: 0, closed: false, finished: false };
+        let state =
+            State { local: None, queue: VecDeque::new(), received: 0, closed: false, finished: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user });
         let outlet = Self { shared: shared.clone() };
-        std::thread::Builder::new().name("outlet".into()).stack_size(64 << 10).spawn(move || shared.run(&notify))?;
+        std::thread::Builder::new()
+            .name("outlet".into())
+            .stack_size(64 << 10)
+            .spawn(move || shared.run(&notify))?;
         Ok(outlet)
     }
 
@@ -92,7 +96,8 @@ impl Outlet {
     /// Output from another node. What is known already is dropped; a gap is an error of the other node and ends here.
     pub fn push(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.lock();
-        let known = state.received.checked_sub(offset).ok_or_else(|| io::Error::other("a gap in the output"))?;
+        let known =
+            state.received.checked_sub(offset).ok_or_else(|| io::Error::other("a gap in the output"))?;
         let known = usize::try_from(known).unwrap_or(usize::MAX).min(data.len());
         let fresh = &data[known..];
         state.received += fresh.len() as u64;

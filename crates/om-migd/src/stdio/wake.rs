@@ -23,7 +23,10 @@ impl Wake {
 
     /// Waits for the bell or one of these events; errors and hang-ups of the descriptors always count. Returns, per
     /// descriptor, what happened.
-    pub(super) fn wait<const N: usize>(&self, fds: [Option<(BorrowedFd<'_>, PollFlags)>; N]) -> [PollFlags; N] {
+    pub(super) fn wait<const N: usize>(
+        &self,
+        fds: [Option<(BorrowedFd<'_>, PollFlags)>; N],
+    ) -> [PollFlags; N] {
         let mut list = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         list.extend(fds.iter().flatten().map(|(fd, events)| PollFd::new(*fd, *events)));
         let _ = poll(&mut list, PollTimeout::NONE);
