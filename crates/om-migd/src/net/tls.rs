@@ -211,3 +211,80 @@ fn pkcs8(seed: &[u8; 32]) -> PrivatePkcs8KeyDer<'static> {
     der.extend_from_slice(seed);
     der.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::net::link;
+    use crate::net::preamble::{self, JobId, Purpose};
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn identity(key: &str, address: IpAddr) -> Identity {
+        let keys = ClusterKeys::parse(&key.repeat(32), std::path::Path::new("key")).unwrap();
+        Identity::new(&keys, address).unwrap()
+    }
+
+    /// Connects two identities over loopback.
+    fn meet(client: &Identity, server: Identity) -> (io::Result<Stream>, io::Result<Stream>) {
+        let listener = TcpListener::bind((HERE, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut bytes = [0; preamble::LENGTH];
+            socket.read_exact(&mut bytes).unwrap();
+            server.accept(socket)
+        });
+        let asking = client.connect(address, &Preamble { purpose: Purpose::Link, job: JobId([1; 16]) });
+        (asking, answering.join().unwrap())
+    }
+
+    #[test]
+    fn two_nodes_with_the_same_key_talk_both_ways_at_once() {
+        let (asking, answering) = meet(&identity("ab", HERE), identity("ab", HERE));
+        let (out, mut input) = link::split(asking.unwrap()).unwrap();
+        let (far_out, mut far_input) = link::split(answering.unwrap()).unwrap();
+        let big = vec![7_u8; 3 << 20];
+        let writer = std::thread::spawn({
+            let big = big.clone();
+            move || (0..20).try_for_each(|_| out.send(&big))
+        });
+        let echo = std::thread::spawn(move || {
+            (0..20).try_for_each(|_| {
+                let message: Vec<u8> = far_input.receive()?;
+                far_out.send(&message)
+            })
+        });
+        for _ in 0..20 {
+            assert_eq!(input.receive::<Vec<u8>>().unwrap(), big);
+        }
+        writer.join().unwrap().unwrap();
+        echo.join().unwrap().unwrap();
+        assert!(input.receive::<Vec<u8>>().is_err(), "the other side has gone");
+    }
+
+    #[test]
+    fn a_node_with_another_key_is_refused_by_both_sides() {
+        let (asking, answering) = meet(&identity("ab", HERE), identity("cd", HERE));
+        assert!(asking.is_err());
+        assert!(answering.is_err());
+    }
+
+    #[test]
+    fn a_node_cannot_pass_for_another_address() {
+        let elsewhere = IpAddr::V4(std::net::Ipv4Addr::new(10, 9, 8, 7));
+        let (asking, _) = meet(&identity("ab", HERE), identity("ab", elsewhere));
+        assert!(asking.is_err());
+    }
+
+    #[test]
+    fn a_client_without_a_certificate_is_not_answered() {
+        let server = identity("ab", HERE);
+        let listener = TcpListener::bind((HERE, 0)).unwrap();
+        let mut plain = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        assert!(server.accept(listener.accept().unwrap().0).is_err());
+    }
+}

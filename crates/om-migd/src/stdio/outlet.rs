@@ -225,7 +225,14 @@ mod tests {
     fn outlet() -> (Outlet, File, crossbeam_channel::Receiver<Event>) {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let (sender, events) = crossbeam_channel::unbounded();
-        (Outlet::start(writer, move |event| drop(sender.send(event))).unwrap(), reader.into(), events)
+        (
+            Outlet::start(writer, move |event| {
+                let _ = sender.send(event);
+            })
+            .unwrap(),
+            reader.into(),
+            events,
+        )
     }
 
     #[test]
