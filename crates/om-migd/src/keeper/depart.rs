@@ -236,12 +236,15 @@ impl Keeper {
     pub(super) fn leave(&mut self, epoch: u64) {
         log::info!("job {}: has left (epoch {epoch})", self.spec.id);
         self.departure = None;
-        if let Some(residence) = self.residence.take() {
-            residence.cgroup.kill();
-            threads::spawn("clean up", move || residence.destroy());
-        }
-        if let Side::Guest(_) = &self.side {
-            self.finish();
+        match &self.side {
+            // What is left is destroyed at the keeper's own end.
+            Side::Guest(_) => self.finish(),
+            Side::Home(_) => {
+                if let Some(residence) = self.residence.take() {
+                    residence.cgroup.kill();
+                    threads::spawn("clean up", move || residence.destroy());
+                }
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
 
-use super::preamble::Preamble;
+use super::preamble::{Preamble, Purpose};
 
 /// What the authority's seed is derived under.
 const SEED_LABEL: &str = "om migration certificate authority v1";
@@ -27,6 +27,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(4);
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 /// How long data may stay unacknowledged before the connection counts as broken.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// The same while a job is frozen for it.
+const SILENCE_LIMIT_MOVE: Duration = Duration::from_secs(3);
 
 /// How much is read from a socket at once.
 const READ_SIZE: usize = 64 << 10;
@@ -169,7 +171,8 @@ impl Identity {
     /// Connects to the om-migd at `to`, which must prove to be the node of that address.
     pub fn connect(&self, to: SocketAddr, preamble: &Preamble) -> io::Result<Stream> {
         let mut socket = TcpStream::connect_timeout(&to, CONNECT_LIMIT)?;
-        prepare(&socket)?;
+        let moves = preamble.purpose == Purpose::Move;
+        prepare(&socket, if moves { SILENCE_LIMIT_MOVE } else { SILENCE_LIMIT })?;
         socket.write_all(&preamble.encode())?;
         let name = ServerName::IpAddress(to.ip().into());
         let connection = ClientConnection::new(self.client.clone(), name).map_err(io::Error::other)?;
@@ -178,18 +181,18 @@ impl Identity {
 
     /// Answers a connection whose preamble has been read.
     pub fn accept(&self, socket: TcpStream) -> io::Result<Stream> {
-        prepare(&socket)?;
+        prepare(&socket, SILENCE_LIMIT)?;
         let connection = ServerConnection::new(self.server.clone()).map_err(io::Error::other)?;
         handshake(connection.into(), socket)
     }
 }
 
-fn prepare(socket: &TcpStream) -> io::Result<()> {
+fn prepare(socket: &TcpStream, silence: Duration) -> io::Result<()> {
     socket.set_nonblocking(false)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
     let socket = socket2::SockRef::from(socket);
-    socket.set_tcp_user_timeout(Some(SILENCE_LIMIT))?;
+    socket.set_tcp_user_timeout(Some(silence))?;
     let keepalive =
         socket2::TcpKeepalive::new().with_time(SILENCE_LIMIT / 3).with_interval(SILENCE_LIMIT / 3);
     socket.set_tcp_keepalive(&keepalive.with_retries(2))
@@ -218,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::net::link;
-    use crate::net::preamble::{self, JobId, Purpose};
+    use crate::net::preamble::{self, JobId};
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
