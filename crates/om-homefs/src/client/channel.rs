@@ -32,7 +32,8 @@ impl<'a> Channel<'a> {
     /// kernel waits for none. `None`: the session is over.
     pub(super) fn call(&mut self, request: &mut Buffer, length: usize, unique: u64) -> Option<&[u8]> {
         self.sequence += 1;
-        let mut pause = FIRST_PAUSE;
+        // What breaks a connection that worked is over as a rule: the first time, try again at once.
+        let mut pause = if self.connection.is_some() { Duration::ZERO } else { FIRST_PAUSE };
         let end = loop {
             if self.pool.is_over() {
                 return None;
@@ -46,8 +47,8 @@ impl<'a> Channel<'a> {
                         self.pool.close();
                     }
                     log::debug!("channel {} to home: {error}; again in {pause:?}", self.number);
-                    self.pool.device.sleep(pause);
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    self.pool.stop.sleep(pause);
+                    pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
                 }
             }
         };

@@ -12,6 +12,7 @@ mod channel;
 mod device;
 mod mount;
 mod pool;
+mod slots;
 mod waiter;
 mod worker;
 

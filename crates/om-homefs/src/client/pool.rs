@@ -17,7 +17,8 @@ use crate::poison::lock;
 use crate::stream::{Breaker, Stream};
 
 use super::Connect;
-use super::device::Device;
+use super::device::{Device, Stop};
+use super::slots::Slots;
 use super::waiter::Waiter;
 use super::worker;
 
@@ -30,12 +31,15 @@ pub(super) const WAITER_CHANNEL: u16 = MOST;
 /// How long all threads must have been busy before one more is started.
 const MOMENT: Duration = Duration::from_millis(2);
 
-/// See the module. When the last thread and the session have let go of it, the device is closed, and the
-/// kernel fails whatever is still asked.
+/// See the module.
 pub(super) struct Pool {
-    pub(super) device: Device,
+    /// For new threads; each has its own share. Taken away when the session is over, and the last thread to end
+    /// closes the device.
+    device: Mutex<Option<Arc<Device>>>,
+    pub(super) stop: Stop,
     pub(super) connector: Arc<dyn Connect>,
     pub(super) waiter: Waiter,
+    pub(super) slots: Slots,
     connections: Mutex<HashMap<u16, Breaker>>,
     over: AtomicBool,
     counts: Mutex<Counts>,
@@ -54,9 +58,11 @@ struct Counts {
 impl Pool {
     pub(super) fn new(device: OwnedFd, connector: Arc<dyn Connect>) -> io::Result<Pool> {
         Ok(Pool {
-            device: Device::new(device)?,
+            device: Mutex::new(Some(Arc::new(Device::new(device)))),
+            stop: Stop::new()?,
             connector,
             waiter: Waiter::default(),
+            slots: Slots::new(MOST),
             connections: Mutex::default(),
             over: AtomicBool::new(false),
             counts: Mutex::default(),
@@ -83,13 +89,14 @@ impl Pool {
     }
 
     fn add_worker(self: &Arc<Pool>) -> io::Result<()> {
+        let device = self.device()?;
         let number = {
             let mut counts = lock(&self.counts);
             counts.threads += 1;
             counts.busy += 1;
             counts.threads - 1
         };
-        self.spawn(&format!("om-home-{number}"), move |pool| worker::work(pool, number))
+        self.spawn(&format!("om-home-{number}"), move |pool| worker::work(pool, &device, number))
     }
 
     /// Starts one more thread each time that all have been busy for a moment.
@@ -110,6 +117,10 @@ impl Pool {
                 counts = lock(&self.counts);
             }
         }
+    }
+
+    fn device(&self) -> io::Result<Arc<Device>> {
+        lock(&self.device).clone().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// A thread has left the queue.
@@ -152,10 +163,7 @@ impl Pool {
     pub(super) fn flush(&self, root: BorrowedFd<'_>) -> io::Result<()> {
         // Sends the dirty pages on their way, but FUSE does not wait for them to arrive.
         syncfs(root)?;
-        while !self.is_quiet() {
-            if self.is_over() {
-                return Err(io::ErrorKind::NotConnected.into());
-            }
+        while !self.is_quiet(&*self.device()?) {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
@@ -165,9 +173,9 @@ impl Pool {
     ///
     /// An answer may bring the next request into the device, so it does not do that one was empty and then the
     /// other: all threads must have been waiting from before the look at the device until after it.
-    fn is_quiet(&self) -> bool {
+    fn is_quiet(&self, device: &Device) -> bool {
         let before = lock(&self.counts).turns;
-        if self.device.is_waiting() {
+        if device.is_waiting() {
             return false;
         }
         let counts = lock(&self.counts);
@@ -179,8 +187,9 @@ impl Pool {
         if self.over.swap(true, Ordering::SeqCst) {
             return;
         }
-        self.device.stop();
-        self.waiter.close(&self.device);
+        lock(&self.device).take();
+        self.stop.order();
+        self.waiter.close();
         for breaker in lock(&self.connections).values() {
             breaker.break_off();
         }

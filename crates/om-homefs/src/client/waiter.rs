@@ -47,18 +47,18 @@ struct Parked {
 
 impl Waiter {
     /// Takes over a request whose lock is taken; starts the thread with the first.
-    pub(super) fn park(&self, pool: &Arc<Pool>, unique: u64, request: &[u8]) {
+    pub(super) fn park(&self, pool: &Arc<Pool>, device: &Arc<Device>, unique: u64, request: &[u8]) {
         let parked =
             Parked { request: request.to_vec(), due: Instant::now() + FIRST_PAUSE, pause: FIRST_PAUSE };
-        self.put(&pool.device, unique, parked);
-        let start = {
-            let mut state = lock(&self.state);
-            !std::mem::replace(&mut state.running, true)
-        };
-        if start && pool.spawn("om-home-locks", |pool| pool.waiter.work(pool)).is_err() {
+        self.put(device, unique, parked);
+        if std::mem::replace(&mut lock(&self.state).running, true) {
+            return;
+        }
+        let thread_device = device.clone();
+        if pool.spawn("om-home-locks", move |pool| pool.waiter.work(pool, &thread_device)).is_err() {
             lock(&self.state).running = false;
             if lock(&self.state).parked.remove(&unique).is_some() {
-                pool.device.refuse(unique, Errno::ENOLCK);
+                device.refuse(unique, Errno::ENOLCK);
             }
         }
     }
@@ -89,17 +89,13 @@ impl Waiter {
         state.early.push_back(unique);
     }
 
-    /// Fails all that wait, now and ever after.
-    pub(super) fn close(&self, device: &Device) {
-        let mut state = lock(&self.state);
-        state.over = true;
-        for (unique, _) in state.parked.drain() {
-            device.refuse(unique, Errno::EIO);
-        }
+    /// Has all that wait fail, now and ever after.
+    pub(super) fn close(&self) {
+        lock(&self.state).over = true;
         self.changed.notify_all();
     }
 
-    fn work(&self, pool: &Arc<Pool>) {
+    fn work(&self, pool: &Arc<Pool>, device: &Device) {
         let mut channel = Channel::new(pool, WAITER_CHANNEL);
         let mut request = Buffer::new();
         while let Some((unique, mut parked)) = self.next_due() {
@@ -109,11 +105,14 @@ impl Waiter {
                 Some(reply) if is_taken(reply) => {
                     parked.pause = (parked.pause * 2).min(LONGEST_PAUSE);
                     parked.due = Instant::now() + parked.pause;
-                    self.put(&pool.device, unique, parked);
+                    self.put(device, unique, parked);
                 }
-                Some(reply) => pool.device.answer(reply),
-                None => pool.device.refuse(unique, Errno::EIO),
+                Some(reply) => device.answer(reply),
+                None => device.refuse(unique, Errno::EIO),
             }
+        }
+        for (unique, _) in lock(&self.state).parked.drain() {
+            device.refuse(unique, Errno::EIO);
         }
     }
 

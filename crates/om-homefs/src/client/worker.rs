@@ -2,7 +2,8 @@
 //!
 //! Home needs to hear everything but two things. A request that *waits* for a lock is asked as one that does
 //! not; home says EAGAIN, and the [`waiter`](super::waiter) asks again: so nothing at home ever waits on behalf
-//! of a guest. An INTERRUPT concerns only such a request; all others are over soon anyway.
+//! of a guest. An INTERRUPT concerns only such a request; all others are over soon anyway. And a lock that is
+//! refused is asked for once more, see [`slots`](super::slots).
 
 use std::sync::Arc;
 
@@ -13,23 +14,25 @@ use crate::frame::Buffer;
 use crate::request::Header;
 
 use super::channel::Channel;
-use super::device::Taken;
+use super::device::{Device, Taken};
 use super::pool::Pool;
 
 /// Answers requests until the session is over.
-pub(super) fn work(pool: &Arc<Pool>, number: u16) {
-    let queue = match pool.device.queue() {
+pub(super) fn work(pool: &Arc<Pool>, device: &Arc<Device>, number: u16) {
+    let queue = match device.queue(&pool.stop) {
         Ok(queue) => queue,
         Err(error) => return log::error!("cannot wait for file requests: {error}"),
     };
     let mut channel = Channel::new(pool, number);
     let mut request = Buffer::new();
     loop {
-        match pool.device.read(request.message_room()) {
-            Taken::Request(length) => handle(pool, &mut channel, &mut request, length),
+        pool.slots.reading(number);
+        match device.read(request.message_room()) {
+            Taken::Request(length) => handle(pool, device, number, &mut channel, &mut request, length),
             Taken::Nothing => {
+                pool.slots.idle(number);
                 pool.idle();
-                let go_on = pool.device.wait(&queue);
+                let go_on = queue.wait();
                 pool.busy();
                 if !go_on {
                     return;
@@ -40,23 +43,36 @@ pub(super) fn work(pool: &Arc<Pool>, number: u16) {
     }
 }
 
-fn handle(pool: &Arc<Pool>, channel: &mut Channel<'_>, request: &mut Buffer, length: usize) {
+fn handle(
+    pool: &Arc<Pool>,
+    device: &Arc<Device>,
+    thread: u16,
+    channel: &mut Channel<'_>,
+    request: &mut Buffer,
+    length: usize,
+) {
     let message = request.message(length);
     let Some(header) = Header::parse(message) else {
         return log::error!("the kernel wrote a malformed file request");
     };
+    pool.slots.carries(thread, header.opcode);
     if header.opcode == op::INTERRUPT {
         let interrupted =
             message.get(abi::IN_HEADER..abi::IN_HEADER + 8).and_then(|bytes| bytes.try_into().ok());
-        return pool.waiter.interrupt(&pool.device, interrupted.map_or(0, u64::from_ne_bytes));
+        return pool.waiter.interrupt(device, interrupted.map_or(0, u64::from_ne_bytes));
     }
-    match channel.call(request, length, header.unique) {
+    let mut reply = channel.call(request, length, header.unique);
+    if header.opcode == op::SETLK && reply.is_some_and(is_taken) {
+        pool.slots.await_releases();
+        reply = channel.call(request, length, header.unique);
+    }
+    match reply {
         Some([]) => {}
         Some(reply) if header.opcode == op::SETLKW && is_taken(reply) => {
-            pool.waiter.park(pool, header.unique, request.message(length));
+            pool.waiter.park(pool, device, header.unique, request.message(length));
         }
-        Some(reply) => pool.device.answer(reply),
-        None if header.wants_reply() => pool.device.refuse(header.unique, Errno::EIO),
+        Some(reply) => device.answer(reply),
+        None if header.wants_reply() => device.refuse(header.unique, Errno::EIO),
         None => {}
     }
 }

@@ -84,7 +84,8 @@ impl Budget {
                 held.pop_front()
             };
             let Some(candidate) = candidate.and_then(|place| place.upgrade()) else { continue };
-            if candidate.used.swap(false, Ordering::Relaxed) || !candidate.let_go() {
+            let can = candidate.can_be_let_go();
+            if candidate.used.swap(false, Ordering::Relaxed) || !can || !candidate.let_go() {
                 lock(&self.held).push_back(Arc::downgrade(&candidate));
             }
         }
@@ -166,12 +167,22 @@ impl Place {
         self.budget.count(self);
     }
 
-    /// Closes the descriptor, if the file can be found again.
+    /// Whether files of this mount can be found again. A directory that is in use all the time and never let go
+    /// is asked too: it may be the mount's anchor.
+    fn can_be_let_go(&self) -> bool {
+        let held = match &*lock(&self.state) {
+            State::Held(fd) => fd.clone(),
+            State::LetGo(_) => return true,
+        };
+        self.budget.anchor(self.mount, &held).is_ok()
+    }
+
+    /// Closes the descriptor, if the file has a name and a handle by which to find it again.
     fn let_go(&self) -> bool {
         let mut state = lock(&self.state);
         let State::Held(fd) = &*state else { return true };
         let nameless = |stat: Stat| stat.stx_nlink == 0;
-        if sys::stat(fd).map_or(true, nameless) || self.budget.anchor(self.mount, fd).is_err() {
+        if sys::stat(fd).map_or(true, nameless) {
             return false;
         }
         let Ok(handle) = sys::handle_of(fd) else { return false };
