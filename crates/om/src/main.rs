@@ -1,2 +1,70 @@
-//! om
-fn main() {}
+//! `om`, the command line: starts jobs, shows nodes and jobs, moves them, and throws the node's switches.
+//!
+//! It decides nothing: what it shows it has from the om files, the nodes' datagrams and the scheduler's status socket,
+//! and what it changes it writes into the om files.
+
+mod cli;
+mod columns;
+mod ear;
+mod error;
+mod history;
+mod job;
+mod keygen;
+mod lock;
+mod manual;
+mod moving;
+mod node;
+mod nodes;
+mod ps;
+mod run;
+mod scheduler;
+mod signals;
+mod switch;
+mod sys;
+mod terminal;
+mod top;
+mod units;
+mod why;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser;
+use om_proto::omfs::{OmRoot, Switch};
+
+use crate::cli::{Cli, Command};
+use crate::error::Failure;
+
+fn main() -> ExitCode {
+    sys::restore_sigpipe();
+    match carry_out(Cli::parse()) {
+        Ok(status) => status,
+        Err(failure) => {
+            // If nobody reads stderr, the exit status has to do.
+            let _ = writeln!(io::stderr(), "om: {failure}");
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn carry_out(cli: Cli) -> Result<ExitCode, Failure> {
+    let root = || OmRoot::discover(cli.om_root.as_deref());
+    match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Ps(args) => ps::run(&root(), &args),
+        Command::Nodes(args) => nodes::run(&args),
+        Command::Top(args) => top::run(&root(), &args),
+        Command::Move(args) => moving::run(&root(), &args),
+        Command::Lock(args) => lock::run(&root(), args.pid, true),
+        Command::Unlock(args) => lock::run(&root(), args.pid, false),
+        Command::Block(args) => switch::run(&root(), Switch::Block, &args),
+        Command::Stay(args) => switch::run(&root(), Switch::Stay, &args),
+        Command::Expel(args) => switch::run(&root(), Switch::Expel, &args),
+        Command::Bring(args) => switch::run(&root(), Switch::Bring, &args),
+        Command::Why(args) => why::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Keygen(args) => keygen::run(&args),
+        Command::Completions(args) => Ok(manual::completions(args.shell)),
+        Command::Man(args) => manual::man_pages(&args.dir),
+    }
+}

@@ -1,0 +1,275 @@
+//! The command line: one definition for the parser, `--help`, the man pages and the completions.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use om_proto::ports;
+
+/// Runs programs on a cluster as if it were one machine, shows where they are, and moves them.
+///
+/// Start a program with `om run`; the cluster moves it to where it runs fastest. Exit status: 0 done, 1 it could not be
+/// done, 2 wrong usage; `om run` exits as the command does.
+#[derive(Debug, Parser)]
+#[command(name = "om", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Where the om files are [default: $OM_ROOT, /proc if this kernel has them, else /run/om/proc]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub om_root: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `om` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command that may move between the nodes of the cluster
+    Run(RunArgs),
+    /// List the jobs of this node: its own wherever they run, and its guests
+    Ps(PsArgs),
+    /// List the nodes that can be heard
+    Nodes(NodesArgs),
+    /// Show nodes and jobs, live
+    Top(TopArgs),
+    /// Move a job to another node, or home
+    Move(MoveArgs),
+    /// Pin a job where it is
+    Lock(LockArgs),
+    /// Let a pinned job go
+    Unlock(LockArgs),
+    /// Take no guests (off: take them again)
+    Block(SwitchArgs),
+    /// Keep this node's own jobs here (off: let them go)
+    Stay(SwitchArgs),
+    /// Send guests away, and take none (off: take them again)
+    Expel(SwitchArgs),
+    /// Call this node's own jobs home (off: let them go again)
+    Bring(SwitchArgs),
+    /// Say why a job is where it is, as the scheduler sees it
+    Why(WhyArgs),
+    /// Show what the scheduler has decided lately
+    History(HistoryArgs),
+    /// Make the cluster's key
+    Keygen(KeygenArgs),
+    /// Print what a shell needs to complete om's arguments
+    #[command(hide = true)]
+    Completions(CompletionsArgs),
+    /// Write om's man pages into a directory
+    #[command(hide = true)]
+    Man(ManArgs),
+}
+
+/// Runs a command as a job that the cluster may move.
+///
+/// The command has the caller's user, groups, environment, working directory, file mode mask, priority and limits. Its
+/// stdin, stdout and stderr are those of om run wherever it runs, and so is its terminal; signals sent to om run
+/// reach it; stopping or killing om run stops or kills it.
+///
+/// Exit status: the command's; if a signal ended it, om run ends by the same signal, which a shell shows as 128+n.
+/// 125: om failed, 126: the command cannot be executed, 127: there is no such command.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// At the end, print to stderr the time used on all nodes, and how often the job has moved
+    #[arg(long)]
+    pub time: bool,
+    /// Start it pinned: it stays here until om unlock
+    #[arg(long)]
+    pub lock: bool,
+    /// Start it on this node, even if another one is better
+    ///
+    /// Every job is started on the node where om run is called; the cluster moves it later. This option keeps that so
+    /// where jobs are placed as they start.
+    #[arg(long)]
+    pub here: bool,
+    /// The socket of om-migd
+    #[arg(long, value_name = "FILE", default_value = ports::CONTROL_SOCKET)]
+    pub socket: PathBuf,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", trailing_var_arg = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// How the nodes are heard.
+#[derive(Clone, Debug, Args)]
+pub struct HearingArgs {
+    /// UDP port on which the nodes tell
+    #[arg(long, value_name = "PORT", default_value_t = ports::INFO_PORT)]
+    pub port: u16,
+    /// Listen on this network interface only; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    pub interface: Vec<String>,
+    /// The cluster's key; where it cannot be read, what nodes say is shown unverified
+    #[arg(long, value_name = "FILE", default_value = ports::KEY_FILE)]
+    pub key_file: PathBuf,
+}
+
+/// Lists jobs.
+#[derive(Debug, Args)]
+pub struct PsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Every column, and nothing shortened
+    #[arg(short, long)]
+    pub all: bool,
+}
+
+/// Lists nodes.
+#[derive(Debug, Args)]
+pub struct NodesArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Go on, once a second; with --json one line each time
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Milliseconds to wait for the nodes' answers
+    #[arg(long, value_name = "MS", default_value_t = 400, value_parser = clap::value_parser!(u64).range(..=60_000))]
+    pub wait: u64,
+    /// How to listen.
+    #[command(flatten)]
+    pub hearing: HearingArgs,
+}
+
+/// Shows nodes and jobs live. Keys: q quits, a blank refreshes.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// How to listen.
+    #[command(flatten)]
+    pub hearing: HearingArgs,
+}
+
+/// Moves a job and waits until it is there.
+///
+/// A job that may not move, or cannot, stays where it is and runs on; the reason is printed.
+#[derive(Debug, Args)]
+pub struct MoveArgs {
+    /// The job, by the pid that om ps shows
+    pub pid: u32,
+    /// An address, a node's name, `home`, or `best`: the node with the most CPU time to spare
+    #[arg(value_name = "ADDR|home|best")]
+    pub to: String,
+    /// Only ask for the move; do not wait for it
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Wait for the move's end; that is the default
+    #[arg(long, overrides_with = "no_wait")]
+    pub wait: bool,
+    /// How to listen, for names and `best`.
+    #[command(flatten)]
+    pub hearing: HearingArgs,
+}
+
+/// Pins a job, or lets it go.
+#[derive(Debug, Args)]
+pub struct LockArgs {
+    /// The job, by the pid that om ps shows
+    pub pid: u32,
+}
+
+/// On, off, or how it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SwitchTo {
+    /// Switch it on.
+    On,
+    /// Switch it off.
+    Off,
+    /// Only say how it stands.
+    Show,
+}
+
+/// Throws a switch of this node.
+#[derive(Debug, Args)]
+pub struct SwitchArgs {
+    /// What to do with the switch
+    #[arg(value_enum, default_value_t = SwitchTo::On)]
+    pub to: SwitchTo,
+    /// Wait until it has taken effect: until the last guest has left, or the last own job is home
+    #[arg(long)]
+    pub wait: bool,
+}
+
+/// How the scheduler is asked.
+#[derive(Debug, Args)]
+pub struct SchedulerArgs {
+    /// The scheduler's status socket
+    #[arg(long, value_name = "FILE", default_value = "/run/om/sched.sock")]
+    pub socket: PathBuf,
+}
+
+/// Says what the scheduler thinks of a job.
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// The job, by the pid that om ps shows
+    pub pid: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub scheduler: SchedulerArgs,
+}
+
+/// Shows the scheduler's decisions, the oldest first.
+#[derive(Debug, Args)]
+pub struct HistoryArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Only the last N
+    #[arg(short = 'n', long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Whom to ask.
+    #[command(flatten)]
+    pub scheduler: SchedulerArgs,
+}
+
+/// Makes a key of 32 random bytes in a file that only its owner can read. An existing file is left alone.
+///
+/// Every node of the cluster needs the same file. Bring it there by a way that you trust, for example:
+/// ssh root@NODE 'umask 077; mkdir -p /etc/om; cat > /etc/om/key' < /etc/om/key
+#[derive(Debug, Args)]
+pub struct KeygenArgs {
+    /// The file
+    #[arg(long, value_name = "FILE", default_value = ports::KEY_FILE)]
+    pub file: PathBuf,
+}
+
+/// Completions.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Man pages.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// The directory
+    pub dir: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_command_is_its_own() {
+        let cli = Cli::parse_from(["om", "run", "--time", "sort", "--lock", "-n", "--", "x"]);
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert!(args.time && !args.lock);
+        assert_eq!(args.command, ["sort", "--lock", "-n", "--", "x"]);
+        let cli = Cli::parse_from(["om", "run", "--", "--odd"]);
+        assert!(matches!(cli.command, Command::Run(args) if args.command == ["--odd"]));
+        assert!(Cli::try_parse_from(["om", "run", "--tmie", "sort"]).is_err());
+        assert!(Cli::try_parse_from(["om", "run"]).is_err());
+    }
+}
