@@ -72,9 +72,7 @@ fn measure(home: &Path, guest: &Path) -> Result<(), Box<dyn std::error::Error>> 
     session.run()?;
 
     let mut chunk = vec![0; 1 << 20];
-    for (at, byte) in chunk.iter_mut().enumerate() {
-        *byte = (at % 251) as u8;
-    }
+    chunk.iter_mut().zip((0..251).cycle()).for_each(|(byte, value)| *byte = value);
     let mut file = File::create(home.join("large"))?;
     for _ in 0..LARGE >> 20 {
         file.write_all(&chunk)?;

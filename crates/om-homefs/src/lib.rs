@@ -25,6 +25,8 @@ mod request;
 pub mod server;
 mod stream;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 pub use abi::MAX_IO;
 pub use stream::Stream;

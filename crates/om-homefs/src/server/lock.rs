@@ -70,7 +70,7 @@ impl Session {
             return Ok(());
         }
         let described = described(wanted)?;
-        let unlock = described.l_type == libc::F_UNLCK as i16;
+        let unlock = i32::from(described.l_type) == libc::F_UNLCK;
         let Some(owner) = self.owner(node, wanted, !unlock)? else { return Ok(()) };
         fcntl(&*owner, FcntlArg::F_OFD_SETLK(&described))?;
         if unlock && described.l_start == 0 && described.l_len == 0 {

@@ -91,7 +91,7 @@ fn files(story: &mut Story, root: &Path) {
     story.step("sync data", both.sync_data());
     story.step("open with O_TRUNC", File::create(&path).map(drop));
     story.stat("stat truncated", &path);
-    story.step("write only, then read", { File::create(&path).and_then(|mut file| file.read(&mut [0; 8])) });
+    story.step("write only, then read", File::create(&path).and_then(|mut file| file.read(&mut [0; 8])));
     let large: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
     story.step("write a large file", fs::write(root.join("large"), &large));
     story.tell("read it", fs::read(root.join("large")).unwrap() == large);
