@@ -13,3 +13,8 @@ pub mod ports;
 pub mod report;
 pub mod table;
 pub mod wire;
+
+/// Compiles and runs the examples of the document.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/wire-format.md")]
+mod wire_format {}

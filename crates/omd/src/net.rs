@@ -8,7 +8,7 @@
 //! cluster of a thousand nodes saves two thousand wake-ups a second.
 
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
 use log::{debug, info, warn};
@@ -31,6 +31,8 @@ pub struct Net {
     listener: Listener,
     speaker: Speaker,
     interfaces: Vec<Interface>,
+    /// The address that names this node.
+    name: IpAddr,
     bound: Vec<Bound>,
     /// Whether the last telling reached anybody, so that a change is logged and not each failure.
     was_sent: Option<bool>,
@@ -83,6 +85,7 @@ impl Net {
             listener,
             speaker: Speaker::open(config.port)?,
             interfaces: Vec::new(),
+            name: IpAddr::V4(Ipv4Addr::LOCALHOST),
             bound: Vec::new(),
             was_sent: None,
         };
@@ -130,6 +133,12 @@ impl Net {
         if any && !self.interfaces.is_empty() {
             info!("the network has changed: {}", describe(&interfaces));
         }
+        self.name = self
+            .config
+            .address
+            .set()
+            .copied()
+            .unwrap_or_else(|| found_name(&interfaces, &self.config, self.name));
         self.interfaces = interfaces;
         Ok(Change { gained, sockets, any })
     }
@@ -158,8 +167,7 @@ impl Net {
     /// The address that names this node.
     #[must_use]
     pub fn name(&self) -> IpAddr {
-        let found = || naming_address(&self.selected());
-        self.config.address.set().copied().or_else(found).unwrap_or(IpAddr::from([127, 0, 0, 1]))
+        self.name
     }
 
     /// The node's addresses to tell, its name first.
@@ -278,6 +286,16 @@ impl Net {
     }
 }
 
+/// The address to go by. An interface whose cable was pulled still has its addresses, and a node that has lost them
+/// all keeps the name it had: the loopback address, which every host has, names it only if it never had another.
+fn found_name(interfaces: &[Interface], config: &Config, before: IpAddr) -> IpAddr {
+    let as_if_up: Vec<Interface> = interfaces.iter().map(|i| Interface { up: true, ..i.clone() }).collect();
+    match naming_address(&select(&as_if_up, &config.selection())) {
+        Some(found) if !found.is_loopback() || before.is_loopback() => found,
+        _ => before,
+    }
+}
+
 /// The host's addresses that others may send to, and their interfaces.
 fn wanted_addresses(interfaces: &[Interface]) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
     let up = interfaces.iter().filter(|interface| interface.up);
@@ -311,4 +329,41 @@ fn questions_only() -> [SockFilter; 4] {
         SockFilter::new(RETURN, 0, 0, u32::MAX),
         SockFilter::new(RETURN, 0, 0, 0),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, up: bool, addresses: &[&str]) -> Interface {
+        Interface {
+            name: name.to_owned(),
+            index: 1,
+            up,
+            loopback: name == "lo",
+            multicast: name != "lo",
+            broadcast: name != "lo",
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        }
+    }
+
+    #[test]
+    fn a_node_keeps_its_name_when_its_cable_is_pulled_or_its_address_lost() {
+        let config = Config::default();
+        let (lo, home) = (interface("lo", true, &["127.0.0.1"]), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let named = |interfaces: &[Interface], before| found_name(interfaces, &config, before);
+        assert_eq!(named(&[lo.clone()], home), home);
+        let ten = IpAddr::from([10, 0, 0, 1]);
+        assert_eq!(named(&[lo.clone(), interface("eth9", true, &["10.0.0.1"])], home), ten);
+        assert_eq!(named(&[lo.clone(), interface("eth9", false, &["10.0.0.1"])], ten), ten);
+        assert_eq!(named(&[lo.clone(), interface("eth9", true, &[])], ten), ten);
+        assert_eq!(named(&[lo], ten), ten);
+    }
+
+    #[test]
+    fn every_address_of_an_interface_that_is_up_can_be_sent_to() {
+        let all = [interface("lo", true, &["127.0.0.1"]), interface("eth9", false, &["10.0.0.1"])];
+        let wanted: Vec<IpAddr> = wanted_addresses(&all).map(|(address, _)| address).collect();
+        assert_eq!(wanted, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+    }
 }
