@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::SFlag;
 
 use crate::poison::lock;
-use crate::reply::{Reply, clamp};
+use crate::reply::Reply;
 use crate::request::Listing;
 use crate::sys;
 
@@ -21,6 +21,7 @@ use super::data::sync;
 use super::handle::{Directory, Handle, reopen};
 use super::inode::device_of;
 use super::session::Session;
+use super::veil::Nature;
 
 /// Bytes of an entry before its name, as getdents64(2) has them and as FUSE has them.
 const DENTS_HEADER: usize = 19;
@@ -68,11 +69,13 @@ impl Session {
 
     pub(super) fn readdirplus(&self, node: u64, listing: Listing, reply: &mut Reply) -> Result<(), Errno> {
         let parent = self.inodes.get(node)?;
+        let automounter = parent.nature == Nature::Automounter;
         // An entry with a name of one letter grows from 24 bytes to 160: by less than seven times.
         let portion = (listing.size / 7).max(DENTS_MIN);
         self.list(listing, portion, reply, |session, device, entry, reply| {
             let before = reply.len();
-            let special = matches!(entry.name.to_bytes(), b"." | b"..");
+            // Looking at what an automounter lists would mount it all.
+            let special = matches!(entry.name.to_bytes(), b"." | b"..") || automounter;
             // What cannot be looked up is listed all the same, as READDIR would, without attributes.
             if special || session.find(&parent, entry.name, reply).is_err() {
                 reply.truncate(before);
@@ -132,7 +135,7 @@ impl Session {
 /// Appends a `struct fuse_dirent`.
 fn dirent(reply: &mut Reply, ino: u64, entry: &Entry<'_>) {
     let name = entry.name.to_bytes();
-    reply.u64(ino).u64(entry.next).u32(clamp(name.len() as u64)).u32(u32::from(entry.kind));
+    reply.u64(ino).u64(entry.next).u32(u32::try_from(name.len()).unwrap_or(0)).u32(u32::from(entry.kind));
     reply.bytes(name);
     reply.pad();
 }
