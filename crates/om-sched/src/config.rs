@@ -66,6 +66,10 @@ pub struct Config {
     pub move_mib_per_s: f64,
     /// Ask loaded nodes for work while this one is idle.
     pub invite: bool,
+    /// How many nodes are asked where a new job shall start, 0 to 16; 0: every job starts where it is submitted.
+    pub start_among: usize,
+    /// Milliseconds that they have to answer, 1 to 1,000: the longest that a start is put off.
+    pub start_timeout_ms: u64,
     /// Decisions kept for `om why` and `om history`, 1 to 100,000.
     pub history: usize,
     /// The policies' own settings, by name.
@@ -96,6 +100,8 @@ impl Default for Config {
             move_cost_ms: 200,
             move_mib_per_s: 112.0,
             invite: true,
+            start_among: 4,
+            start_timeout_ms: 50,
             history: 256,
             policies: BTreeMap::new(),
         }
@@ -192,6 +198,8 @@ impl Config {
         range("memory-factor", self.memory_factor, 1.0, 10.0);
         range("move-cost-ms", self.move_cost_ms as f64, 1.0, 60_000.0);
         range("move-mib-per-s", self.move_mib_per_s, 1.0, 100_000.0);
+        range("start-among", count(self.start_among), 0.0, 16.0);
+        range("start-timeout-ms", self.start_timeout_ms as f64, 1.0, 1000.0);
         range("history", count(self.history), 1.0, 100_000.0);
         if self.busy_poll_ms > self.poll_ms {
             problems.push(format!(
@@ -238,6 +246,8 @@ impl Config {
             move_cost: Duration::from_millis(self.move_cost_ms),
             move_bytes_per_s: self.move_mib_per_s * 1_048_576.0,
             invite: self.invite,
+            start_among: self.start_among,
+            start_timeout: Duration::from_millis(self.start_timeout_ms),
             history: self.history,
         }
     }

@@ -18,6 +18,7 @@
 
 mod answering;
 mod explain;
+mod starting;
 mod viewing;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,12 +35,14 @@ use crate::guard::{self, Refusal};
 use crate::history::{Decision, History, Outcome};
 use crate::job::{Place, Snapshot};
 use crate::jobs::Jobs;
-use crate::node::{Node, Report};
+use crate::node::Report;
+use crate::nodes::Nodes;
 use crate::offer::{Offer, Promises, Question, Questions};
 use crate::policy::{Event, Policy, Proposal};
 use crate::price::{Price, PriceLine};
 use crate::random::Random;
 use crate::settings::Settings;
+use crate::start::Starts;
 use crate::view::{Job, View, Weighing};
 
 /// A reading of the om files that is older than this is not fresh enough to answer with.
@@ -76,6 +79,13 @@ pub enum Input<'a> {
         authenticated: bool,
         /// What it said.
         offer: Offer,
+    },
+    /// Somebody wants to start a job and asks where; [`Output::Start`] answers, at once or soon.
+    Starting {
+        /// Tells it from other jobs that are being started.
+        ticket: u64,
+        /// Runnable tasks that it will have, as far as anybody can tell.
+        tasks: f64,
     },
     /// A move that the core requested is over.
     MoveEnded {
@@ -122,6 +132,13 @@ pub enum Output {
         /// The node is the job's home.
         home: bool,
     },
+    /// Start this job there, and here if that fails.
+    Start {
+        /// The job, as it was named when it was asked for.
+        ticket: u64,
+        /// The node; `None`: here.
+        to: Option<IpAddr>,
+    },
     /// A decision was made, or something has become of one. For the log; all are in [`Core::history`] too.
     Decided(Box<Decision>),
 }
@@ -151,7 +168,7 @@ pub struct Core {
     policy: Box<dyn Policy>,
     random: Random,
     here: Option<IpAddr>,
-    nodes: BTreeMap<IpAddr, Node>,
+    nodes: Nodes,
     jobs: Jobs,
     questions: Questions,
     promises: Promises,
@@ -161,6 +178,7 @@ pub struct Core {
     history: History,
     outputs: VecDeque<Output>,
     invited: Option<Time>,
+    starts: Starts,
 }
 
 impl Core {
@@ -171,7 +189,7 @@ impl Core {
             policy,
             random,
             here: None,
-            nodes: BTreeMap::new(),
+            nodes: Nodes::default(),
             jobs: Jobs::default(),
             questions: Questions::default(),
             promises: Promises::default(),
@@ -181,6 +199,7 @@ impl Core {
             history: History::new(settings.history),
             outputs: VecDeque::new(),
             invited: None,
+            starts: Starts::default(),
             settings,
         }
     }
@@ -202,6 +221,7 @@ impl Core {
             Input::Snapshot(snapshot) => self.handle_snapshot(now, snapshot),
             Input::NoSnapshot => self.jobs.lose(),
             Input::Offer { from, authenticated, offer } => self.handle_offer(now, from, authenticated, offer),
+            Input::Starting { ticket, tasks } => self.handle_starting(now, ticket, tasks),
             Input::MoveEnded { pid, end } => self.handle_move_end(now, pid, end),
         }
     }
@@ -209,6 +229,7 @@ impl Core {
     /// Does what time alone brings about: questions run out, silent nodes are forgotten.
     pub fn handle_timeout(&mut self, now: Time) {
         self.promises.expire(now);
+        self.end_starts(now);
         let (again, silent) = self.questions.run_out(now, now + self.settings.ask_timeout);
         for (to, ask) in again {
             self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask) });
@@ -233,7 +254,7 @@ impl Core {
     /// When [`Self::handle_timeout`] wants to be called at the latest; `None`: not before the next input.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.questions.next_deadline()
+        self.questions.next_deadline().into_iter().chain(self.starts.next_deadline()).min()
     }
 
     /// Whether the om files are worth reading more often than usual, since something is going on.
@@ -265,7 +286,7 @@ impl Core {
     }
 
     fn hear(&mut self, now: Time, report: &Report<'_>) {
-        let node = self.nodes.entry(report.address).or_insert_with(|| Node::new(report.address, now));
+        let node = self.nodes.get_or_insert(now, report.address);
         // Whoever has the key cannot be talked over by somebody without.
         if self.settings.has_key && node.authenticated && !report.authenticated && !node.is_stale(now) {
             return;
@@ -290,7 +311,7 @@ impl Core {
         for arrival in self.jobs.read(now, snapshot) {
             self.promises.arrived(arrival);
         }
-        self.nodes.retain(|_, node| !node.is_gone(now));
+        self.nodes.retain(|node| !node.is_gone(now));
         self.rests.retain(|_, rest| now < rest.until + LONGEST_REST);
         self.follow_orders(now);
         self.round(now);
@@ -316,7 +337,10 @@ impl Core {
     }
 
     fn handle_answer(&mut self, now: Time, from: IpAddr, answer: &Answer) {
-        let Some(question) = self.questions.answered(from, answer) else { return };
+        let Some(question) = self.questions.answered(from, answer) else {
+            self.hear_start_answer(now, from, answer);
+            return;
+        };
         if let (Some(node), Some(figures)) = (self.nodes.get_mut(&from), Figures::from_answer(answer)) {
             node.forget_inbound(question.proposal.pid);
             node.hear_figures(now, figures);

@@ -50,6 +50,8 @@ pub struct Jobs {
     tracked: BTreeMap<u32, Tracked>,
     background: VecDeque<f64>,
     changed: Option<Time>,
+    /// Tasks of jobs that were started here since the om files were read.
+    started: f64,
 }
 
 impl Jobs {
@@ -79,7 +81,8 @@ impl Jobs {
                 None => {
                     self.changed = Some(now);
                     // At the first reading nobody has just arrived.
-                    if here && job.moves > 0 && self.read.is_some() {
+                    let has_come = job.moves > 0 || !job.is_own;
+                    if here && has_come && self.read.is_some() {
                         arrivals.push(Arrival { pid: job.pid, came_home: job.is_own });
                     }
                     Tracked { tasks: runnable, rests_until: None, failures: 0, here }
@@ -91,6 +94,7 @@ impl Jobs {
             self.changed = Some(now);
         }
         self.snapshot = snapshot;
+        self.started = 0.0;
         self.read = Some(now);
         arrivals
     }
@@ -164,6 +168,19 @@ impl Jobs {
             })
             .map(|job| self.tasks(job.pid))
             .sum()
+    }
+
+    /// The same with those that are too young to be moved, and with those that the om files do not show yet: what a
+    /// new job would have to share with.
+    #[must_use]
+    pub fn present_tasks(&self, leaves: impl Fn(u32) -> bool) -> f64 {
+        let seen = self.iter().filter(|job| job.place == Place::Here && job.can_move() && !leaves(job.pid));
+        seen.map(|job| self.tasks(job.pid)).sum::<f64>() + self.started
+    }
+
+    /// A job of so many runnable tasks has been started here since the om files were read.
+    pub fn started(&mut self, tasks: f64) {
+        self.started += tasks;
     }
 
     /// b: the load of all that is no job, and of jobs that cannot move.

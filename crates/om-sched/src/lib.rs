@@ -5,7 +5,6 @@
 //! is the [`guard`]'s, whatever the policy. The daemon around them owns the clock, the sockets and the om files.
 //!
 //! This crate does not know how a process is moved: it writes an address into `where` and looks what comes of it.
-
 //!
 //! A scheduler of one's own is a binary that adds a policy to the registry:
 //!
@@ -42,6 +41,7 @@
 //! ```
 
 pub mod cli;
+pub mod codec;
 pub mod config;
 pub mod core;
 pub mod document;
@@ -54,6 +54,7 @@ pub mod jobs;
 pub mod limit;
 pub mod net;
 pub mod node;
+pub mod nodes;
 pub mod offer;
 pub mod policy;
 pub mod price;
@@ -61,6 +62,7 @@ pub mod random;
 pub mod reading;
 pub mod run;
 pub mod settings;
+pub mod start;
 pub mod status;
 pub mod view;
 

@@ -11,11 +11,10 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use om_proto::key::ClusterKeys;
 use om_proto::net::{Interface, NetError, Speaker};
 use om_proto::table::NodeTable;
-use om_proto::wire::{
-    Datagram, DatagramFull, DatagramWriter, Freshness, Header, Kind, MAX_DATAGRAM, Reject, Rejects,
-};
+use om_proto::wire::{DatagramWriter, Freshness, Header, Kind, MAX_DATAGRAM, Reject, Rejects};
 use thiserror::Error;
 
+use crate::codec::{Decoded, decode, encode};
 use crate::offer::Offer;
 
 /// Senders that are remembered; without a key anybody can invent more.
@@ -92,17 +91,9 @@ impl Offers {
     }
 
     fn read(&mut self, bytes: &[u8], keys: &ClusterKeys) -> Result<(IpAddr, bool, Offer), Reject> {
-        let datagram = Datagram::decode(bytes, keys)?;
-        let header = datagram.header;
-        let offer = match header.kind {
-            Kind::OfferAsk => datagram.section().map(Offer::Ask),
-            Kind::OfferAnswer => datagram.section().map(Offer::Answer),
-            Kind::OfferInvite => datagram.section().map(Offer::Invite),
-            _ => return Err(Reject::UnknownKind),
-        };
-        let offer = offer.ok_or(Reject::TruncatedSection)?;
+        let Decoded { header, authenticated, offer } = decode(bytes, keys)?;
         // What nobody vouches for must not make what somebody vouches for look old.
-        if !datagram.authenticated && !keys.is_empty() {
+        if !authenticated && !keys.is_empty() {
             return Err(Reject::Downgrade);
         }
         if self.newest.len() >= SENDERS && !self.newest.contains_key(&header.sender) {
@@ -112,7 +103,7 @@ impl Offers {
         if !newest.accept(header.epoch, header.sequence) {
             return Err(Reject::NotNewer);
         }
-        Ok((header.sender, datagram.authenticated, offer))
+        Ok((header.sender, authenticated, offer))
     }
 
     /// What was dropped, and why.
@@ -125,29 +116,6 @@ impl Offers {
     pub fn forget(&mut self, is_known: impl Fn(IpAddr) -> bool) {
         self.newest.retain(|address, _| is_known(*address));
     }
-}
-
-fn encode<'a>(
-    buffer: &'a mut [u8; MAX_DATAGRAM],
-    here: IpAddr,
-    epoch: u64,
-    sequence: u64,
-    offer: &Offer,
-    keys: &ClusterKeys,
-) -> Result<&'a [u8], DatagramFull> {
-    let kind = match offer {
-        Offer::Ask(_) => Kind::OfferAsk,
-        Offer::Answer(_) => Kind::OfferAnswer,
-        Offer::Invite(_) => Kind::OfferInvite,
-    };
-    let header = Header { kind, flags: 0, key_id: 0, epoch, sequence, sender: here };
-    let mut writer = DatagramWriter::new(buffer, header);
-    match offer {
-        Offer::Ask(ask) => writer.section(ask)?,
-        Offer::Answer(answer) => writer.section(answer)?,
-        Offer::Invite(invite) => writer.section(invite)?,
-    }
-    Ok(writer.finish(keys))
 }
 
 /// The datagram with which a newcomer asks every node to report in full at once.

@@ -319,6 +319,8 @@ impl Daemon {
                 }
                 Output::Move { pid, to, home } => self.request(pid, to, home),
                 Output::Decided(decision) => say(&decision),
+                // Nobody can ask this daemon yet where a job shall start.
+                Output::Start { .. } => {}
             }
         }
     }

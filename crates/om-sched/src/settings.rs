@@ -29,6 +29,10 @@ pub struct Settings {
     pub move_bytes_per_s: f64,
     /// An idle node asks loaded ones for work.
     pub invite: bool,
+    /// How many nodes are asked where a new job shall start; 0: it starts where it is.
+    pub start_among: usize,
+    /// How long they have to answer.
+    pub start_timeout: Duration,
     /// Decisions that are kept for `om why` and `om history`.
     pub history: usize,
 }
@@ -48,6 +52,8 @@ impl Default for Settings {
             move_cost: Duration::from_millis(200),
             move_bytes_per_s: 112.0 * 1_048_576.0,
             invite: true,
+            start_among: 4,
+            start_timeout: Duration::from_millis(50),
             history: 256,
         }
     }

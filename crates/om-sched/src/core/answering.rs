@@ -21,6 +21,14 @@ const INVITE_AMONG: usize = 8;
 /// A node is invited once it has this many tasks more than CPUs.
 const OVERLOAD_TASKS: f64 = 0.5;
 
+/// How long a promise for a job that is about to start is kept: until the om files show it.
+const START_PROMISE: Duration = Duration::from_millis(300);
+
+/// A job that is about to start has no memory yet.
+fn is_start(ask: &Ask) -> bool {
+    ask.rss_bytes == 0
+}
+
 impl Core {
     pub(super) fn handle_ask(&mut self, now: Time, from: IpAddr, ask: &Ask) {
         if ask.runnable_milli == 0 {
@@ -29,14 +37,14 @@ impl Core {
         }
         let tasks = from_milli(ask.runnable_milli);
         let verdict = self.consider(now, from, ask).and_then(|()| {
-            let kept = self.promise_lasts(ask.rss_bytes);
+            let kept = if is_start(ask) { START_PROMISE } else { self.promise_lasts(ask.rss_bytes) };
             if self.promises.make(from, ask, tasks, now + kept) {
                 Ok(kept)
             } else {
                 Err("it has promised enough to this node".to_owned())
             }
         });
-        let answer = self.answer(now, from, ask.nonce, verdict);
+        let answer = self.answer(now, from, ask.nonce, is_start(ask), verdict);
         self.outputs.push_back(Output::Send { to: from, offer: Offer::Answer(answer) });
     }
 
@@ -79,9 +87,21 @@ impl Core {
     }
 
     /// An answer with fresh figures, the asked-for job not counted.
-    fn answer(&self, now: Time, from: IpAddr, nonce: u64, verdict: Result<Duration, String>) -> Answer {
+    fn answer(
+        &self,
+        now: Time,
+        from: IpAddr,
+        nonce: u64,
+        start: bool,
+        verdict: Result<Duration, String>,
+    ) -> Answer {
+        let except = Some((from, nonce));
         let figures = self.own(now).ok().and_then(|own| {
-            self.own_figures(own.node, |pid| self.moves.contains_key(&pid), Some((from, nonce)))
+            if start {
+                self.figures_for_start(own.node, except)
+            } else {
+                self.own_figures(own.node, |pid| self.moves.contains_key(&pid), except)
+            }
         });
         let kept = verdict.as_ref().ok().copied().unwrap_or_default();
         Answer {
@@ -135,7 +155,7 @@ impl Core {
         loaded.truncate(INVITE_AMONG);
         let Some((_, to)) = loaded.into_iter().max_by(|one, other| one.0.total_cmp(&other.0)) else { return };
         let nonce = self.random.bits();
-        let figures = self.answer(now, to, nonce, Ok(Duration::ZERO));
+        let figures = self.answer(now, to, nonce, false, Ok(Duration::ZERO));
         self.outputs.push_back(Output::Send { to, offer: Offer::Invite(Invite { figures }) });
         self.invited = Some(now);
     }

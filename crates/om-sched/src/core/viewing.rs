@@ -30,12 +30,16 @@ impl Core {
             cpu_features: own.node.cpu_features,
         };
         let price = self.price.line();
-        let jobs = self
+        let jobs: Vec<Job> = self
             .jobs
             .iter()
             .filter(|job| wanted(job.pid) && self.check_job(now, job, only.is_some()).is_ok())
             .map(|job| self.job_view(now, job, price))
             .collect();
+        if jobs.is_empty() {
+            // With nothing to move no node is worth a look.
+            return Ok(View { here, jobs, targets: Vec::new(), free_slots: self.free_slots() });
+        }
         let targets = self
             .nodes
             .values()
@@ -95,6 +99,11 @@ impl Core {
         if self.questions.asks(address) || self.moves.values().any(|under_way| under_way.to == address) {
             return Err(Refusal::BeingAsked);
         }
+        self.is_free_to_start(now, address)
+    }
+
+    /// Whether a node is not resting; that something else is under way to it does not matter for a start.
+    pub(super) fn is_free_to_start(&self, now: Time, address: IpAddr) -> Result<(), Refusal> {
         match self.rests.get(&address) {
             Some(rest) if rest.until > now => Err(Refusal::Resting {
                 reason: rest.reason.clone(),
@@ -114,6 +123,13 @@ impl Core {
         let (cpus, speed) = own.capacity?;
         let movable = self.jobs.movable_tasks(leaves) + self.promises.tasks(except);
         Some(Figures { movable, background: self.jobs.background(), cpus, speed })
+    }
+
+    /// The same as a new job would find it: with the youngest jobs, and with those about to start.
+    pub(super) fn figures_for_start(&self, own: &Node, except: Option<(IpAddr, u64)>) -> Option<Figures> {
+        let figures = self.own_figures(own, |pid| self.moves.contains_key(&pid), except)?;
+        let present = self.jobs.present_tasks(|pid| self.moves.contains_key(&pid));
+        Some(Figures { movable: present + self.promises.tasks(except), ..figures })
     }
 
     pub(super) fn memory_short_bytes(&self, own: &Node) -> u64 {

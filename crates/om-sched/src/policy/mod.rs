@@ -17,6 +17,7 @@ pub use cost::{Cost, CostSettings};
 pub use none::Nothing;
 
 use crate::Time;
+use crate::figures::Figures;
 use crate::random::Random;
 use crate::view::{Job, Target, View, Weighing};
 
@@ -74,6 +75,18 @@ pub trait Policy {
     /// Why the move is not wanted any more, in plain words.
     fn confirm(&mut self, _now: Time, _view: &View, proposal: &Proposal) -> Result<Proposal, String> {
         Ok(proposal.clone())
+    }
+
+    /// Chooses where a new job of `tasks` runnable tasks starts: one of `there` by its position, or here. Nothing is
+    /// known of the job, so the default takes the node where it and all others lose least, if that is better than
+    /// here by more than a twentieth.
+    fn start(&mut self, here: &Figures, there: &[Figures], tasks: f64) -> Option<usize> {
+        let best = there
+            .iter()
+            .enumerate()
+            .map(|(index, figures)| (index, figures.burden(tasks)))
+            .min_by(|one, other| one.1.total_cmp(&other.1))?;
+        (best.1 < 0.95 * here.burden(tasks)).then_some(best.0)
     }
 
     /// What it computes for a job and a node, for people who ask why; `None` if it does not compute.

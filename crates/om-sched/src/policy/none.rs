@@ -2,6 +2,7 @@
 
 use super::{Policy, Proposal};
 use crate::Time;
+use crate::figures::Figures;
 use crate::random::Random;
 use crate::view::View;
 
@@ -12,5 +13,9 @@ pub struct Nothing;
 impl Policy for Nothing {
     fn decide(&mut self, _now: Time, _view: &View, _random: &mut Random) -> Vec<Proposal> {
         Vec::new()
+    }
+
+    fn start(&mut self, _here: &Figures, _there: &[Figures], _tasks: f64) -> Option<usize> {
+        None
     }
 }

@@ -433,7 +433,7 @@ impl Sim {
                     self.messages.push((self.now + LATENCY, index, to, offer));
                 }
                 Output::Move { pid, to, home } => self.begin_move(index, pid, self.index(to), home),
-                Output::Decided(_) => {}
+                Output::Decided(_) | Output::Start { .. } => {}
             }
         }
     }

@@ -1,0 +1,85 @@
+//! All nodes that are heard, in the order of their addresses.
+//!
+//! A sorted list beats a tree here: it is searched and walked through all the time, and changes only when nodes come and go.
+
+use std::net::IpAddr;
+
+use crate::Time;
+use crate::node::Node;
+
+/// The nodes, by address.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    addresses: Vec<IpAddr>,
+    nodes: Vec<Box<Node>>,
+}
+
+impl Nodes {
+    /// The node with this address.
+    #[must_use]
+    pub fn get(&self, address: &IpAddr) -> Option<&Node> {
+        self.find(address).map(|index| &*self.nodes[index])
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, address: &IpAddr) -> Option<&mut Node> {
+        self.find(address).map(|index| &mut *self.nodes[index])
+    }
+
+    /// The same; a new one of which nothing is known yet, if there is none.
+    pub fn get_or_insert(&mut self, now: Time, address: IpAddr) -> &mut Node {
+        let index = match self.addresses.binary_search(&address) {
+            Ok(index) => index,
+            Err(index) => {
+                self.addresses.insert(index, address);
+                self.nodes.insert(index, Box::new(Node::new(address, now)));
+                index
+            }
+        };
+        &mut self.nodes[index]
+    }
+
+    /// Forgets a node.
+    pub fn remove(&mut self, address: &IpAddr) {
+        if let Some(index) = self.find(address) {
+            self.addresses.remove(index);
+            self.nodes.remove(index);
+        }
+    }
+
+    /// Forgets the nodes for which `keep` is false.
+    pub fn retain(&mut self, keep: impl Fn(&Node) -> bool) {
+        if self.nodes.iter().all(|node| keep(node)) {
+            return;
+        }
+        self.nodes.retain(|node| keep(node));
+        self.addresses = self.nodes.iter().map(|node| node.address).collect();
+    }
+
+    /// The node at a position in the order of the addresses.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&Node> {
+        self.nodes.get(index).map(|node| &**node)
+    }
+
+    /// All of them.
+    pub fn values(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().map(|node| &**node)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether nobody is heard.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    fn find(&self, address: &IpAddr) -> Option<usize> {
+        self.addresses.binary_search(address).ok()
+    }
+}

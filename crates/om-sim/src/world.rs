@@ -1,0 +1,468 @@
+//! The simulated cluster: nodes, jobs and links, and what happens to them as time passes.
+//!
+//! ```text
+//!  workload ─▶ Arrival ─▶ asked: where? ─▶ Begin ─▶ running ─▶ Done
+//!                                                    │  ▲
+//!                            Move: frozen, fixed part ▼  │ Transferred
+//!                                               Transfer: memory over shared links
+//! ```
+//!
+//! This file knows what happens to jobs; `deciding` what the schedulers are told and what they want, and
+//! `clairvoyant` is the yardstick that takes their place. Everything follows from the workload, the set-up and the seed.
+
+use std::net::IpAddr;
+
+use om_sched::core::Core;
+use om_sched::random::Random;
+
+use crate::agenda::{Agenda, Event};
+use crate::chance;
+use crate::clock::{Nanos, nanos};
+use crate::host::Host;
+use crate::job::{Job, State};
+use crate::link::Links;
+use crate::measure::{Figures, Measure};
+use crate::network::{Network, WireError};
+use crate::setup::{Brain, Setup};
+use crate::workload::Arrival;
+
+/// A dead node is back after this long.
+const REPAIR_S: f64 = 60.0;
+/// After the end of a move its scheduler looks at the om files within this time, half of it on the average.
+const FOLLOW_S: f64 = 0.05;
+/// So many broken invariants are told one by one.
+const TOLD_VIOLATIONS: u64 = 10;
+
+/// The scheduler of one node.
+pub(crate) struct Scheduler {
+    pub(crate) core: Core,
+    /// Broadcasts that it has heard or lost.
+    pub(crate) heard: u64,
+    pub(crate) next_read: Nanos,
+    pub(crate) timeout: Option<Nanos>,
+}
+
+/// One node.
+pub(crate) struct Node {
+    pub(crate) address: IpAddr,
+    pub(crate) host: Host,
+    version: u64,
+    pub(crate) is_alive: bool,
+    /// When it last broadcast.
+    pub(crate) reported: Option<Nanos>,
+    pub(crate) memory_used_bytes: u64,
+    /// Jobs of others that run here, and that come.
+    pub(crate) guests: u32,
+    /// Threads of jobs that come.
+    pub(crate) inbound: u32,
+    /// Jobs that are here, and own jobs that are not.
+    pub(crate) entries: Vec<u32>,
+    pub(crate) own_jobs: u32,
+    pub(crate) exported: f64,
+    pub(crate) smoothed: f64,
+    pub(crate) scheduler: Option<Scheduler>,
+}
+
+/// The cluster.
+pub struct World<'a> {
+    pub(crate) setup: &'a Setup,
+    pub(crate) workload: &'a [Arrival],
+    pub(crate) brain: Brain,
+    pub(crate) now: Nanos,
+    pub(crate) agenda: Agenda,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) jobs: Vec<Option<Box<Job>>>,
+    pub(crate) network: Network,
+    pub(crate) measure: Measure,
+    pub(crate) random: Random,
+    links: Links,
+    links_version: u64,
+    next: usize,
+    left: usize,
+}
+
+impl<'a> World<'a> {
+    /// A cluster before its first job.
+    #[must_use]
+    pub fn new(setup: &'a Setup, workload: &'a [Arrival], brain: Brain, seed: u64) -> Self {
+        let nodes = setup.nodes.iter().zip(1u32..).map(|(shape, number)| Node {
+            address: address(number - 1),
+            host: Host::new(*shape),
+            version: 0,
+            is_alive: true,
+            reported: None,
+            memory_used_bytes: 0,
+            guests: 0,
+            inbound: 0,
+            entries: Vec::new(),
+            own_jobs: 0,
+            exported: 0.0,
+            smoothed: 0.0,
+            scheduler: None,
+        });
+        Self {
+            nodes: nodes.collect(),
+            jobs: Vec::new(),
+            network: Network::new(setup.quality, seed ^ 0x6e65_7477_6f72_6b00),
+            links: Links::new(setup.nodes.len(), setup.link_bytes_per_s),
+            links_version: 0,
+            measure: Measure::default(),
+            random: Random::from_seed(seed ^ 0x0063_6c75_7374_6572),
+            agenda: Agenda::default(),
+            now: 0,
+            next: 0,
+            left: workload.len(),
+            setup,
+            workload,
+            brain,
+        }
+    }
+
+    /// Runs until every job has ended.
+    ///
+    /// # Errors
+    /// [`WireError`] if what a core says does not survive the wire.
+    pub fn run(mut self) -> Result<Figures, WireError> {
+        self.prepare();
+        if let Some(first) = self.workload.first() {
+            self.agenda.enter(first.at, Event::Arrival);
+        }
+        while self.left > 0 {
+            let Some((at, event)) = self.agenda.take() else { break };
+            self.now = at;
+            self.step(event)?;
+        }
+        Ok(self.measure.figures(self.workload, &self.setup.nodes))
+    }
+
+    fn prepare(&mut self) {
+        for index in 0..self.count() {
+            self.boot(index);
+        }
+        if self.setup.failures_per_node_hour > 0.0 {
+            self.plan_failure();
+        }
+        if matches!(self.brain, Brain::Clairvoyant { .. }) {
+            self.agenda.enter(0, Event::Look);
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), WireError> {
+        match event {
+            Event::Arrival => self.arrive(),
+            Event::Begin { job, node } => {
+                self.begin(job, node);
+                Ok(())
+            }
+            Event::Done { node, version } => {
+                if self.nodes[node as usize].version == version {
+                    self.end_jobs(node);
+                }
+                Ok(())
+            }
+            Event::Read(node) => self.read_if_due(node),
+            Event::Report(node) => self.report(node),
+            Event::Deliver(slot) => self.deliver(slot),
+            Event::Timeout(node) => self.time_out(node),
+            Event::Transfer(job) => {
+                self.transfer(job);
+                Ok(())
+            }
+            Event::Transferred { version } => {
+                if self.links_version == version {
+                    self.end_transfers();
+                }
+                Ok(())
+            }
+            Event::Told { node, job, moved, frozen } => self.tell_end(node, job, moved, frozen),
+            Event::Look => {
+                self.look();
+                Ok(())
+            }
+            Event::Fail => {
+                self.fail();
+                Ok(())
+            }
+            Event::Repair(node) => {
+                self.nodes[node as usize].is_alive = true;
+                self.boot(node);
+                Ok(())
+            }
+        }
+    }
+
+    fn arrive(&mut self) -> Result<(), WireError> {
+        let Some(arrival) = self.workload.get(self.next).copied() else { return Ok(()) };
+        self.next += 1;
+        if let Some(following) = self.workload.get(self.next) {
+            self.agenda.enter(following.at, Event::Arrival);
+        }
+        let job = index(self.jobs.len());
+        if !self.nodes[arrival.node as usize].is_alive {
+            self.jobs.push(None);
+            self.measure.lost += 1;
+            self.left -= 1;
+            return Ok(());
+        }
+        self.jobs.push(Some(Box::new(Job::new(arrival))));
+        self.ask_where(job, arrival)
+    }
+
+    /// A job starts on a node, sooner at home than elsewhere.
+    pub(crate) fn start(&mut self, job: u32, to: Option<u32>) {
+        let Some(home) = self.job(job).map(|job| job.arrival.node) else { return };
+        match to.filter(|to| *to != home) {
+            Some(node) => {
+                self.measure.started_elsewhere();
+                if let Some(threads) = self.job(job).map(|job| job.arrival.threads) {
+                    self.nodes[node as usize].inbound += threads;
+                }
+                self.agenda.enter(self.now + nanos(self.setup.start_elsewhere_s), Event::Begin { job, node });
+            }
+            None => self.begin(job, home),
+        }
+    }
+
+    fn begin(&mut self, pid: u32, node: u32) {
+        let Arrival { node: home, threads, rss_bytes, .. } = self.workload[pid as usize];
+        if node != home {
+            self.nodes[node as usize].inbound -= threads;
+        }
+        // Its home may have died in the meantime.
+        if self.job(pid).is_none() {
+            return;
+        }
+        let node = if self.nodes[node as usize].is_alive { node } else { home };
+        self.nodes[home as usize].own_jobs += 1;
+        self.nodes[home as usize].entries.push(pid);
+        if node != home {
+            self.nodes[node as usize].guests += 1;
+            self.nodes[node as usize].entries.push(pid);
+        }
+        self.nodes[node as usize].memory_used_bytes += rss_bytes;
+        self.resume(pid, node);
+    }
+
+    /// A job runs on `node` from now on.
+    fn resume(&mut self, pid: u32, node: u32) {
+        let now = self.now;
+        let Some(job) = &mut self.jobs[pid as usize] else { return };
+        let host = &mut self.nodes[node as usize].host;
+        let due_s = host.add(now, pid, job.arrival.threads, job.left_s);
+        job.node = node;
+        job.state = State::Running { due_s, since_s: host.served_s() };
+        self.plan_done(node);
+    }
+
+    /// A job does not run any more; what it has done so far is noted.
+    fn pause(&mut self, pid: u32) {
+        let now = self.now;
+        let Some(job) = &mut self.jobs[pid as usize] else { return };
+        let State::Running { due_s, .. } = job.state else { return };
+        let node = job.node;
+        let host = &mut self.nodes[node as usize].host;
+        host.remove(now, pid, job.arrival.threads, due_s);
+        let (served_s, speed) = (host.served_s(), host.shape().speed);
+        (job.used_s, job.left_s) = (job.used_s(served_s), job.left_s(served_s, speed));
+        self.plan_done(node);
+    }
+
+    fn plan_done(&mut self, index: u32) {
+        let node = &mut self.nodes[index as usize];
+        node.version += 1;
+        if let Some(at) = node.host.next_done() {
+            self.agenda.enter(at.max(self.now), Event::Done { node: index, version: node.version });
+        }
+    }
+
+    fn end_jobs(&mut self, node: u32) {
+        self.nodes[node as usize].host.advance(self.now);
+        while let Some(pid) = self.nodes[node as usize].host.done() {
+            self.pause(pid);
+            if let Some(job) = self.take_out(pid) {
+                self.measure.ended(self.now, &job);
+            }
+        }
+        self.plan_done(node);
+    }
+
+    /// Takes a job that neither runs nor moves out of the books.
+    fn take_out(&mut self, pid: u32) -> Option<Box<Job>> {
+        let job = self.jobs[pid as usize].take()?;
+        self.left -= 1;
+        let home = job.arrival.node;
+        if job.state != State::Starting {
+            self.nodes[home as usize].own_jobs -= 1;
+            self.forget_entry(home, pid);
+            self.leave(&job, pid, job.node);
+        }
+        Some(job)
+    }
+
+    /// A job is not on `node` any more.
+    fn leave(&mut self, job: &Job, pid: u32, node: u32) {
+        let gone = &mut self.nodes[node as usize];
+        gone.memory_used_bytes = gone.memory_used_bytes.saturating_sub(job.arrival.rss_bytes);
+        if node != job.arrival.node {
+            gone.guests -= 1;
+            self.forget_entry(node, pid);
+        }
+    }
+
+    fn forget_entry(&mut self, node: u32, pid: u32) {
+        let entries = &mut self.nodes[node as usize].entries;
+        if let Some(found) = entries.iter().position(|entry| *entry == pid) {
+            entries.swap_remove(found);
+        }
+    }
+
+    /// Freezes a job and sends it on its way. The caller has made sure that it runs, and not on `to`.
+    pub(crate) fn freeze(&mut self, pid: u32, to: u32, moved_by: u32) {
+        self.pause(pid);
+        let now = self.now;
+        let Some(job) = &mut self.jobs[pid as usize] else { return };
+        job.state = State::Moving { to, since: now };
+        job.moved_by = moved_by;
+        let target = &mut self.nodes[to as usize];
+        target.memory_used_bytes += job.arrival.rss_bytes;
+        target.inbound += job.arrival.threads;
+        if to != job.arrival.node {
+            target.guests += 1;
+        }
+        self.agenda.enter(now + nanos(self.setup.move_fixed_s), Event::Transfer(pid));
+    }
+
+    fn transfer(&mut self, pid: u32) {
+        let Some(job) = self.jobs.get(pid as usize).and_then(Option::as_ref) else { return };
+        let State::Moving { to, .. } = job.state else { return };
+        let (from, bytes) = (job.node, job.arrival.rss_bytes);
+        self.links.begin(self.now, pid, (from, to), bytes);
+        self.plan_transfers();
+    }
+
+    fn plan_transfers(&mut self) {
+        self.links_version += 1;
+        if let Some(at) = self.links.next_done() {
+            self.agenda.enter(at.max(self.now), Event::Transferred { version: self.links_version });
+        }
+    }
+
+    fn end_transfers(&mut self) {
+        while let Some(pid) = self.links.take_done(self.now) {
+            self.arrive_there(pid);
+        }
+        self.plan_transfers();
+    }
+
+    fn arrive_there(&mut self, pid: u32) {
+        let now = self.now;
+        let Some(mut job) = self.jobs[pid as usize].take() else { return };
+        let State::Moving { to, since } = job.state else { return };
+        let (from, home, threads) = (job.node, job.arrival.node, job.arrival.threads);
+        self.nodes[to as usize].inbound -= threads;
+        let moved = self.nodes[to as usize].is_alive;
+        job.frozen += now - since;
+        let (frozen, by) = (now - since, job.moved_by);
+        if moved {
+            job.moves += 1;
+            job.arrived = Some(now);
+            self.leave(&job, pid, from);
+            if to != home {
+                self.nodes[to as usize].entries.push(pid);
+            }
+        } else {
+            let target = &mut self.nodes[to as usize];
+            target.memory_used_bytes = target.memory_used_bytes.saturating_sub(job.arrival.rss_bytes);
+            if to != home {
+                target.guests -= 1;
+            }
+        }
+        self.jobs[pid as usize] = Some(job);
+        self.resume(pid, if moved { to } else { from });
+        let told = now + nanos(FOLLOW_S * chance::uniform(&mut self.random));
+        self.agenda.enter(told, Event::Told { node: by, job: pid, moved, frozen });
+    }
+
+    fn plan_failure(&mut self) {
+        let between_s = 3600.0 / (self.setup.failures_per_node_hour * self.nodes.len() as f64);
+        let at = self.now + nanos(chance::exponential(&mut self.random, between_s));
+        self.agenda.enter(at, Event::Fail);
+    }
+
+    /// A node dies, with the jobs that it runs and those whose home it is.
+    fn fail(&mut self) {
+        self.plan_failure();
+        let dead = index(self.random.below(self.nodes.len()));
+        if !self.nodes[dead as usize].is_alive {
+            return;
+        }
+        self.nodes[dead as usize].is_alive = false;
+        self.nodes[dead as usize].scheduler = None;
+        let dying = |job: &Job| job.node == dead || job.arrival.node == dead;
+        let lost: Vec<u32> = (0..index(self.jobs.len()))
+            .filter(|pid| self.job(*pid).is_some_and(dying))
+            .collect();
+        for pid in lost {
+            self.lose(pid);
+        }
+        self.agenda.enter(self.now + nanos(REPAIR_S), Event::Repair(dead));
+    }
+
+    fn lose(&mut self, pid: u32) {
+        self.pause(pid);
+        let Some(job) = self.job(pid) else { return };
+        let (state, threads, rss_bytes, home) =
+            (job.state, job.arrival.threads, job.arrival.rss_bytes, job.arrival.node);
+        match state {
+            // If it is about to begin somewhere, its `Begin` finds nothing.
+            State::Starting => {}
+            State::Moving { to, .. } => {
+                self.links.remove(self.now, pid);
+                self.plan_transfers();
+                let target = &mut self.nodes[to as usize];
+                target.inbound -= threads;
+                target.memory_used_bytes = target.memory_used_bytes.saturating_sub(rss_bytes);
+                if to != home {
+                    target.guests -= 1;
+                }
+            }
+            State::Running { .. } => {}
+        }
+        self.take_out(pid);
+        self.measure.lost += 1;
+    }
+
+    /// An invariant is broken.
+    pub(crate) fn violated(&mut self, what: impl FnOnce() -> String) {
+        self.measure.violations += 1;
+        if self.measure.violations <= TOLD_VIOLATIONS {
+            eprintln!("{:.3} s: {}", crate::clock::seconds(self.now), what());
+        }
+    }
+
+    pub(crate) fn job(&self, pid: u32) -> Option<&Job> {
+        self.jobs.get(pid as usize).and_then(|job| job.as_deref())
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        index(self.nodes.len())
+    }
+}
+
+/// The address of a node.
+pub(crate) fn address(node: u32) -> IpAddr {
+    IpAddr::from((0x0a00_0001 + node).to_be_bytes())
+}
+
+/// The node that has this address.
+pub(crate) fn node_of(address: IpAddr) -> Option<u32> {
+    match address {
+        IpAddr::V4(address) => u32::from_be_bytes(address.octets()).checked_sub(0x0a00_0001),
+        IpAddr::V6(_) => None,
+    }
+}
+
+/// A position as a number; no simulation has more than 2³² of anything.
+pub(crate) fn index(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
