@@ -42,7 +42,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session of the mount that was or will be made with `device`; nothing happens before [`Session::run`].
+    /// A session of the mount that is made with `device`; nothing happens before [`Session::run`].
     ///
     /// The mount fails at once when the session ends only if no other process or thread keeps a duplicate of
     /// the device open: a child that mounts must exit or close its own.
@@ -50,7 +50,7 @@ impl Session {
         Ok(Session { pool: Arc::new(Pool::new(device, connector)?) })
     }
 
-    /// Starts the threads that answer the mount's requests, and returns.
+    /// Starts the threads that answer the mount's requests, and returns. To be called once it is mounted.
     pub fn run(&self) -> io::Result<()> {
         self.pool.start()
     }

@@ -151,6 +151,7 @@ impl Server {
 
     /// Ends a session: when this returns, no request of it is being executed and none will be; its open files
     /// and locks are let go, its connections broken. Calling it again, or before a session began, is right too.
+    /// It takes as long as the slowest request: where a file system at home hangs, so does this.
     pub fn end_session(&self, id: SessionId) {
         let session = {
             let mut sessions = lock(&self.sessions);

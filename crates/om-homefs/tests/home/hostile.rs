@@ -20,13 +20,17 @@ struct Peer {
 }
 
 fn server(name: &str) -> (Arc<Server>, PathBuf) {
+    server_for(NOBODY, name)
+}
+
+fn server_for(uid: u32, name: &str) -> (Arc<Server>, PathBuf) {
     let home = std::env::temp_dir().join(format!("om-homefs-{name}-{}", std::process::id()));
     fs::create_dir_all(home.join("directory")).unwrap();
     fs::write(home.join("file"), "content").unwrap();
     for path in [&home, &home.join("directory"), &home.join("file")] {
-        std::os::unix::fs::chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
+        std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
     }
-    let identity = Identity { uid: NOBODY, gid: NOBODY, groups: vec![] };
+    let identity = Identity { uid, gid: uid, groups: vec![] };
     (Arc::new(Server::new(identity, Export::open(&home).unwrap())), home)
 }
 
@@ -216,19 +220,21 @@ fn serving_threads_hold_no_capability() {
     if cannot_mount("serving_threads_hold_no_capability") {
         return;
     }
-    let (server, home) = server("capability");
+    // A user of its own, by which to tell these threads from other tests'.
+    let uid = 61_234;
+    let (server, home) = server_for(uid, "capability");
     let mut peer = Peer::connect(&server).greet(0);
     assert_eq!(peer.ask(GETATTR, 1, &[0; 16]).0, 0);
     let seen: Vec<String> = fs::read_dir("/proc/self/task")
         .unwrap()
         .filter_map(|task| fs::read_to_string(task.unwrap().path().join("status")).ok())
-        .filter(|status| status.contains(&format!("Uid:\t0\t0\t0\t{NOBODY}")))
+        .filter(|status| status.contains(&format!("Uid:\t0\t0\t0\t{uid}")))
         .collect();
     assert!(!seen.is_empty());
     for status in seen {
         assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
         assert!(status.contains("CapPrm:\t0000000000000004"), "{status}");
-        assert!(status.contains(&format!("Gid:\t0\t0\t0\t{NOBODY}")), "{status}");
+        assert!(status.contains(&format!("Gid:\t0\t0\t0\t{uid}")), "{status}");
     }
     peer.end().unwrap();
     fs::remove_dir_all(home).unwrap();
