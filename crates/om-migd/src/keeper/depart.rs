@@ -14,7 +14,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use om_proto::frame;
 use om_proto::omfs::MoveResult;
@@ -33,8 +33,12 @@ use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::{Identity, Stream};
 use crate::stdio::{InputState, OutputState};
 
+/// How long a job may stay frozen for a move: this long, and longer by its memory at [`SLOWEST`].
+const FROZEN_LIMIT: Duration = Duration::from_secs(20);
+/// The least bytes a second that count as progress.
+const SLOWEST: u64 = 20_000_000;
+
 /// A move away from this node.
-#[derive(Debug)]
 pub struct Departure {
     /// Where to.
     pub to: IpAddr,
@@ -46,6 +50,10 @@ pub struct Departure {
     pub in_doubt: bool,
     /// When it was frozen.
     frozen_at: Instant,
+    /// How long it may stay frozen for this move.
+    limit: Duration,
+    /// The connection to the target, once it has accepted.
+    out: Option<Sender>,
     /// Home has aborted the move while it was still being sent.
     aborted: Option<String>,
 }
@@ -77,11 +85,12 @@ impl Keeper {
             Side::Guest(_) => self.attempted.max(self.epoch) + 1,
         };
         self.attempted = epoch;
+        let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
         let offer = Offer {
             spec: self.spec.clone(),
             epoch,
             from: self.birth.address,
-            rss_bytes: inspect::activity(&residence.cgroup).rss_bytes,
+            rss_bytes,
             arch: std::env::consts::ARCH.to_owned(),
             cpu_flags: inspect::cpu_flags(),
             init: Bytes(residence.init_program()),
@@ -92,6 +101,8 @@ impl Keeper {
             frozen: false,
             in_doubt: false,
             frozen_at: Instant::now(),
+            limit: FROZEN_LIMIT + Duration::from_secs(rss_bytes / SLOWEST),
+            out: None,
             aborted: None,
         });
         log::info!("job {}: moving to {to}", self.spec.id);
@@ -129,6 +140,7 @@ impl Keeper {
             (Ok(_), None) => return self.departure = None,
         };
         departure.frozen = true;
+        departure.out = Some(accepted.out.clone());
         departure.frozen_at = Instant::now();
         let frozen_at = departure.frozen_at;
         if let Err(error) = residence.cgroup.freeze() {
@@ -169,6 +181,21 @@ impl Keeper {
         });
     }
 
+    /// Gives a move up that keeps the job frozen for too long: by itself while it sends, with home's leave afterwards.
+    pub(super) fn watch_departure(&mut self) {
+        let Some(departure) = &mut self.departure else { return };
+        if !departure.frozen || departure.frozen_at.elapsed() < departure.limit {
+            return;
+        }
+        if let Some(out) = departure.out.take() {
+            out.close();
+        }
+        if departure.in_doubt {
+            let (epoch, limit) = (departure.epoch, departure.limit);
+            self.ask_abort(epoch, &format!("the target was not ready after {} s", limit.as_secs()));
+        }
+    }
+
     pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {
         let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else {
             return;
@@ -188,20 +215,15 @@ impl Keeper {
 
     /// The source has failed before it was prepared: it may stay by itself, and tells home.
     fn give_up(&mut self, epoch: u64, reason: &str) {
-        match &self.side {
-            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(epoch), reason),
-            Side::Guest(guest) => guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() }),
-        }
+        self.ask_abort(epoch, reason);
         self.stay(reason);
     }
 
-    /// The job is ending or has to stay: nobody may wait for it.
-    pub(super) fn abort_departure(&mut self, departure: &Departure, reason: &str) {
+    /// Asks home to abort a move; once the source is prepared, home alone decides.
+    pub(super) fn ask_abort(&mut self, epoch: u64, reason: &str) {
         match &self.side {
-            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(departure.epoch), reason),
-            Side::Guest(guest) => {
-                guest.tell_home(&ToHome::Abort { epoch: departure.epoch, reason: reason.to_owned() });
-            }
+            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(epoch), reason),
+            Side::Guest(guest) => guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() }),
         }
     }
 

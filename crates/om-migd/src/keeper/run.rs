@@ -386,7 +386,7 @@ impl Keeper {
             return;
         }
         if let Some(departure) = self.departure.take() {
-            self.abort_departure(&departure, "the job has ended");
+            self.ask_abort(departure.epoch, "the job has ended");
         }
         // The reports are a pipe: everything that PID 1 wrote is in it, and its reader posts before this can be reread.
         while let Ok(event) = self.inbox.recv_timeout(Duration::from_millis(20)) {
@@ -713,6 +713,7 @@ impl Keeper {
 
     fn tick(&mut self) {
         self.watch_deputy();
+        self.watch_departure();
         if self.moving_since.is_some_and(|since| since.elapsed() > MOVE_LIMIT) {
             self.arbitrate(arbiter::Input::TimeOut, "the move takes too long");
         }
