@@ -117,7 +117,7 @@ fn datagram(node: u32, epoch: u64, sequence: u64, keys: &ClusterKeys) -> Vec<u8>
     };
     let mut fits = writer.section(&load).and_then(|()| writer.section(&memory));
     fits = fits.and_then(|()| writer.section(&migration));
-    if sequence % 10 == 0 {
+    if sequence.is_multiple_of(10) {
         let identity = Identity {
             host_name: format!("node-{node:04}.example.org"),
             boot_id: [7; 16],
@@ -132,7 +132,7 @@ fn datagram(node: u32, epoch: u64, sequence: u64, keys: &ClusterKeys) -> Vec<u8>
         };
         fits = fits.and_then(|()| writer.section(&identity)).and_then(|()| writer.section(&capacity));
     }
-    if sequence % 30 == 0 {
+    if sequence.is_multiple_of(30) {
         let machine = Machine {
             arch: "x86_64".to_owned(),
             kernel_release: "6.18.0-amd64".to_owned(),

@@ -352,7 +352,7 @@ mod tests {
         let config = Config::default();
         let (lo, home) = (interface("lo", true, &["127.0.0.1"]), IpAddr::V4(Ipv4Addr::LOCALHOST));
         let named = |interfaces: &[Interface], before| found_name(interfaces, &config, before);
-        assert_eq!(named(&[lo.clone()], home), home);
+        assert_eq!(named(std::slice::from_ref(&lo), home), home);
         let ten = IpAddr::from([10, 0, 0, 1]);
         assert_eq!(named(&[lo.clone(), interface("eth9", true, &["10.0.0.1"])], home), ten);
         assert_eq!(named(&[lo.clone(), interface("eth9", false, &["10.0.0.1"])], ten), ten);
