@@ -24,15 +24,10 @@ pub struct Cli {
 /// What `om` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run a command that may move between the nodes of the cluster
     Run(RunArgs),
-    /// List the jobs of this node: its own wherever they run, and its guests
     Ps(PsArgs),
-    /// List the nodes that can be heard
     Nodes(NodesArgs),
-    /// Show nodes and jobs, live
     Top(TopArgs),
-    /// Move a job to another node, or home
     Move(MoveArgs),
     /// Pin a job where it is
     Lock(LockArgs),
@@ -46,21 +41,16 @@ pub enum Command {
     Expel(SwitchArgs),
     /// Call this node's own jobs home (off: let them go again)
     Bring(SwitchArgs),
-    /// Say why a job is where it is, as the scheduler sees it
     Why(WhyArgs),
-    /// Show what the scheduler has decided lately
     History(HistoryArgs),
-    /// Make the cluster's key
     Keygen(KeygenArgs),
-    /// Print what a shell needs to complete om's arguments
     #[command(hide = true)]
     Completions(CompletionsArgs),
-    /// Write om's man pages into a directory
     #[command(hide = true)]
     Man(ManArgs),
 }
 
-/// Runs a command as a job that the cluster may move.
+/// Run a command that may move between the nodes of the cluster.
 ///
 /// The command has the caller's user, groups, environment, working directory, file mode mask, priority and limits. Its
 /// stdin, stdout and stderr are those of om run wherever it runs, and so is its terminal; signals sent to om run
@@ -104,7 +94,9 @@ pub struct HearingArgs {
     pub key_file: PathBuf,
 }
 
-/// Lists jobs.
+/// List the jobs of this node: its own wherever they run, and its guests.
+///
+/// A guest is a job of another node that runs here; its pid is the one that it has here.
 #[derive(Debug, Args)]
 pub struct PsArgs {
     /// Print JSON
@@ -115,7 +107,9 @@ pub struct PsArgs {
     pub all: bool,
 }
 
-/// Lists nodes.
+/// List the nodes that can be heard.
+///
+/// A star marks this node. `monitor`: the node only tells; `migrates`: it has a migration daemon.
 #[derive(Debug, Args)]
 pub struct NodesArgs {
     /// Print JSON
@@ -132,7 +126,9 @@ pub struct NodesArgs {
     pub hearing: HearingArgs,
 }
 
-/// Shows nodes and jobs live. Keys: q quits, a blank refreshes.
+/// Show nodes and jobs, live.
+///
+/// Keys: q quits, a blank draws at once.
 #[derive(Debug, Args)]
 pub struct TopArgs {
     /// How to listen.
@@ -140,7 +136,7 @@ pub struct TopArgs {
     pub hearing: HearingArgs,
 }
 
-/// Moves a job and waits until it is there.
+/// Move a job to another node, or home, and wait until it is there.
 ///
 /// A job that may not move, or cannot, stays where it is and runs on; the reason is printed.
 #[derive(Debug, Args)]
@@ -198,7 +194,7 @@ pub struct SchedulerArgs {
     pub socket: PathBuf,
 }
 
-/// Says what the scheduler thinks of a job.
+/// Say why a job is where it is, as the scheduler of this node sees it.
 #[derive(Debug, Args)]
 pub struct WhyArgs {
     /// The job, by the pid that om ps shows
@@ -211,7 +207,7 @@ pub struct WhyArgs {
     pub scheduler: SchedulerArgs,
 }
 
-/// Shows the scheduler's decisions, the oldest first.
+/// Show what the scheduler of this node has decided lately, the oldest first.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
     /// Print JSON
@@ -225,8 +221,9 @@ pub struct HistoryArgs {
     pub scheduler: SchedulerArgs,
 }
 
-/// Makes a key of 32 random bytes in a file that only its owner can read. An existing file is left alone.
+/// Make the cluster's key: 32 random bytes in a file that only its owner can read.
 ///
+/// A file that exists is left alone.
 /// Every node of the cluster needs the same file. Bring it there by a way that you trust, for example:
 /// ssh root@NODE 'umask 077; mkdir -p /etc/om; cat > /etc/om/key' < /etc/om/key
 #[derive(Debug, Args)]
@@ -236,14 +233,14 @@ pub struct KeygenArgs {
     pub file: PathBuf,
 }
 
-/// Completions.
+/// Print what a shell needs to complete om's arguments.
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
     /// The shell
     pub shell: clap_complete::Shell,
 }
 
-/// Man pages.
+/// Write om's man pages into a directory.
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// The directory

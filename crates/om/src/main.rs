@@ -33,11 +33,15 @@ use clap::Parser;
 use om_proto::omfs::{OmRoot, Switch};
 
 use crate::cli::{Cli, Command};
-use crate::error::Failure;
+use crate::error::{EXIT_USAGE, Failure};
 
 fn main() -> ExitCode {
     sys::restore_sigpipe();
-    match carry_out(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error),
+    };
+    match carry_out(cli) {
         Ok(status) => status,
         Err(failure) => {
             // If nobody reads stderr, the exit status has to do.
@@ -45,6 +49,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.status())
         }
     }
+}
+
+/// Help and version as they were asked for; what was not understood on one line.
+fn explain_usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A reader that has left needs no help any more.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.render().to_string();
+    let first: Vec<&str> = text.lines().take_while(|line| !line.is_empty()).map(str::trim).collect();
+    let first = first.join(" ");
+    let what = first.strip_prefix("error: ").unwrap_or("what is to be done?");
+    let _ = writeln!(io::stderr(), "om: {what}; --help shows the usage");
+    ExitCode::from(EXIT_USAGE)
 }
 
 fn carry_out(cli: Cli) -> Result<ExitCode, Failure> {

@@ -32,7 +32,8 @@ use crate::terminal::{self, Terminal};
 use ending::Outcome;
 use link::Link;
 
-/// How often a terminal that is shared with the rest of a pipeline is looked at, milliseconds.
+/// How often the terminal is looked at where no signal tells that it has changed hands: shells give it to a job that
+/// runs in the background without a word, and the rest of a pipeline takes it. Milliseconds.
 const LOOK_EVERY_MS: u16 = 250;
 
 /// Starts a job and stays with it until it ends.
@@ -139,7 +140,7 @@ impl Deputy {
             if !is_open {
                 return Err(Failure::KeeperLost);
             }
-            if self.terminal.as_ref().is_some_and(Terminal::is_shared) {
+            if self.may_change_hands() {
                 self.look_at_terminal();
             }
         }
@@ -156,8 +157,8 @@ impl Deputy {
         wanted.set(PollFlags::POLLOUT, self.link.has_more());
         let mut descriptors =
             [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.link.as_fd(), wanted)];
-        let shared = self.terminal.as_ref().is_some_and(Terminal::is_shared);
-        let timeout = if shared { PollTimeout::from(LOOK_EVERY_MS) } else { PollTimeout::NONE };
+        let timeout =
+            if self.may_change_hands() { PollTimeout::from(LOOK_EVERY_MS) } else { PollTimeout::NONE };
         match poll(&mut descriptors, timeout) {
             Err(nix::errno::Errno::EINTR) => Ok(()),
             other => other.map(drop).map_err(io::Error::from),
@@ -205,6 +206,12 @@ impl Deputy {
         self.link.tell(&Request::Signal(libc::SIGCONT));
     }
 
+    /// Whether the terminal may become ours, or another's, without a signal.
+    fn may_change_hands(&self) -> bool {
+        let is_away = self.told_foreground == Some(false);
+        self.terminal.as_ref().is_some_and(|terminal| is_away || terminal.is_shared())
+    }
+
     /// Takes the terminal if that is possible, and tells the keeper what has changed.
     fn look_at_terminal(&mut self) {
         let Some(terminal) = &self.terminal else { return };
@@ -212,7 +219,8 @@ impl Deputy {
         if self.told_foreground == Some(foreground) {
             return;
         }
-        if self.told_foreground.is_none() {
+        // It may have been given another size meanwhile.
+        if foreground || self.told_foreground.is_none() {
             self.tell_size();
         }
         self.told_foreground = Some(foreground);

@@ -39,7 +39,7 @@ impl Terminal {
         Some(Self { tty, shared })
     }
 
-    /// Whether another program of a pipeline may want the keyboard: then [`Self::take`] is to be called now and then.
+    /// Whether another program of a pipeline may want the keyboard.
     pub fn is_shared(&self) -> bool {
         self.shared
     }
