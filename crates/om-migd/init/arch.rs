@@ -12,12 +12,14 @@ pub(crate) mod nr {
     pub(crate) const WAIT4: usize = 61;
     pub(crate) const FCNTL: usize = 72;
     pub(crate) const SETSID: usize = 112;
+    pub(crate) const FACCESSAT: usize = 269;
     pub(crate) const EXIT_GROUP: usize = 231;
 }
 
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod nr {
     pub(crate) const FCNTL: usize = 25;
+    pub(crate) const FACCESSAT: usize = 48;
     pub(crate) const IOCTL: usize = 29;
     pub(crate) const CLOSE: usize = 57;
     pub(crate) const WRITE: usize = 64;

@@ -32,6 +32,7 @@ const EINTR: isize = -4;
 const ENOEXEC: isize = -8;
 const EACCES: isize = -13;
 const ENOTDIR: isize = -20;
+const AT_FDCWD: usize = -100_isize as usize;
 const TIOCSCTTY: usize = 0x540e;
 const SIGCHLD: usize = 17;
 
@@ -116,7 +117,9 @@ unsafe fn execute(program: *const u8, argv: Strings, envp: Strings) -> isize {
                 }
                 match execute_file(file.as_ptr(), argv, envp) {
                     ENOENT | ENOTDIR => {}
-                    EACCES => result = EACCES,
+                    // Only what is there counts: a directory of $PATH may be closed to this user.
+                    EACCES if syscall(nr::FACCESSAT, [AT_FDCWD, file.as_ptr() as usize, 0, 0]) == 0 => result = EACCES,
+                    EACCES => {}
                     other => return other,
                 }
             }

@@ -18,6 +18,14 @@ use crate::sys;
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
 
+/// Whether nobody listens at the job's socket any more.
+#[must_use]
+pub fn is_dead(directory: &Path, job: JobId) -> bool {
+    let gone = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+    UnixStream::connect(directory.join(format!("{job}.sock")))
+        .is_err_and(|error| gone.contains(&error.kind()))
+}
+
 /// A keeper's socket and what has come of its next frame.
 pub struct KeeperSocket {
     /// The socket, which does not block.
@@ -74,16 +82,15 @@ impl KeeperSocket {
         Ok(found)
     }
 
-    /// Everything that has come; an error or an end means that the keeper has gone.
-    pub fn read(&mut self) -> io::Result<Vec<News>> {
-        let mut news = Vec::new();
+    /// Appends everything that has come to `news`. An error, the end of the stream too, means that the keeper has gone;
+    /// what it said before counts.
+    pub fn read(&mut self, news: &mut Vec<News>) -> io::Result<()> {
         let mut chunk = [0; CHUNK];
         loop {
             match (&self.socket).read(&mut chunk) {
-                Ok(0) if news.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(0) => return Ok(news),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(news),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }

@@ -21,7 +21,7 @@ use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 use super::access::Access;
 use super::config::Config;
 use super::jobs::{Job, Jobs};
-use super::keepers::KeeperSocket;
+use super::keepers::{self, KeeperSocket};
 use super::listen::{self, Stranger};
 use super::node::{self, Node};
 use super::omfiles;
@@ -124,7 +124,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         daemon.add_keeper(keeper)?;
     }
     let known: Vec<JobId> = daemon.keepers.values().filter_map(|keeper| keeper.job).collect();
-    remove_remains(&daemon.birth.cgroup, |job| !known.contains(&job));
+    remove_remains(&daemon.birth.cgroup, |job| !known.contains(&job) && keepers::is_dead(&sockets, job));
     log::info!("node {}: ready, {} jobs found", daemon.birth.address, daemon.keepers.len());
     let result = daemon.serve();
     let _ = session.umount_and_join();
@@ -289,17 +289,24 @@ impl Daemon {
 
     fn hear_keeper(&mut self, token: Token) {
         let Some(keeper) = self.keepers.get_mut(&token) else { return };
-        match keeper.read() {
-            Ok(news) => news.into_iter().for_each(|news| self.handle_news(token, news)),
-            Err(error) => {
-                let fd = std::os::fd::AsRawFd::as_raw_fd(&keeper.socket);
-                let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-                if let Some(job) = keeper.job {
-                    log::debug!("job {job}: its keeper has ended: {error}");
-                    self.jobs.lock().jobs.remove(&job);
-                    remove_remains(&self.birth.cgroup, |of| of == job);
-                }
-                self.keepers.remove(&token);
+        let mut news = Vec::new();
+        let result = keeper.read(&mut news);
+        news.into_iter().for_each(|news| self.handle_news(token, news));
+        if let Err(error) = result {
+            self.forget_keeper(token, &error);
+        }
+    }
+
+    fn forget_keeper(&mut self, token: Token, error: &io::Error) {
+        let Some(keeper) = self.keepers.remove(&token) else { return };
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&keeper.socket);
+        let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+        if let Some(job) = keeper.job {
+            log::debug!("job {job}: its keeper has ended: {error}");
+            self.jobs.lock().jobs.remove(&job);
+            // A keeper that lives on has only been misunderstood, as one of another release may be.
+            if keepers::is_dead(&self.birth.sockets, job) {
+                remove_remains(&self.birth.cgroup, |of| of == job);
             }
         }
     }
