@@ -24,6 +24,7 @@ main() {
     few_bytes_are_sent
     a_new_node_is_heard_within_a_second
     a_goodbye_is_heard
+    other_transports_reach_the_same_listeners
     a_cut_node_is_silent_and_comes_back
     an_interface_that_comes_back_is_noticed
     a_node_that_is_started_again_is_a_new_one
@@ -110,6 +111,22 @@ a_goodbye_is_heard() {
 nothing_follows() {
     awk '$4 == "10.77.0.3" && $3 == "goodbye" { gone = 1 } gone && $4 == "10.77.0.3" && $3 == "report" { after = 1 }
         END { exit after }' "$heard"
+}
+
+other_transports_reach_the_same_listeners() {
+    on h3 tee /etc/om/omd.toml <<<'transport = "broadcast"' >/dev/null
+    start_nodes h3 -- omd
+    hear h1 3
+    result 'a node that broadcasts is heard' was_heard '$2 == "broadcast" && $3 == "report" && $4 == "10.77.0.3"'
+    on h3 tee /etc/om/omd.toml <<<'transport = "peers"
+        peers = ["10.77.0.1", "fd77::2"]' >/dev/null
+    stop_daemon omd h3
+    start_nodes h3 -- omd
+    hear h1 3
+    result 'a node that tells its peers one by one is heard by all their listeners, IPv4' was_heard '$4 == "10.77.0.3" && $2 == "v4"'
+    hear h2 3
+    result 'a node that tells its peers one by one is heard by all their listeners, IPv6' was_heard '$4 == "10.77.0.3" && $2 == "v4"'
+    stop_daemon omd h3
 }
 
 a_cut_node_is_silent_and_comes_back() {

@@ -1,9 +1,10 @@
-"""Hears what omd tells on this host's eth0, over IPv4 and IPv6, and reads it without any of om's own code.
+"""Hears what omd tells on this host's eth0, by IPv4 and IPv6 multicast and by broadcast, and reads it without any of
+om's own code. What this host's omd repeats on the loopback interface is heard as well.
 
 usage: hear.py SECONDS [ask]    ask: every node is asked first to tell all it has
 
 Prints a line for each datagram, in the order of arrival:
-    MILLISECONDS FAMILY KIND SENDER EPOCH SEQUENCE BYTES TAGS AGE
+    MILLISECONDS WAY KIND SENDER EPOCH SEQUENCE BYTES TAGS AGE
 AGE: milliseconds since the sender was started, going by its epoch and this machine's clock.
 """
 
@@ -20,11 +21,14 @@ KINDS = {1: "report", 2: "ask", 3: "goodbye"}
 MAC_LENGTH = 16
 
 
-def listener(family):
+def listener(way):
+    family = socket.AF_INET6 if way == "v6" else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     index = socket.if_nametoindex("eth0")
-    if family == socket.AF_INET:
+    if way == "broadcast":
+        sock.bind(("255.255.255.255", PORT))
+    elif way == "v4":
         sock.bind((GROUP_4, PORT))
         request = struct.pack("=4s4si", socket.inet_aton(GROUP_4), bytes(4), index)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
@@ -54,7 +58,7 @@ def describe(data):
 
 
 def main():
-    listeners = {4: listener(socket.AF_INET), 6: listener(socket.AF_INET6)}
+    listeners = {way: listener(way) for way in ("v4", "v6", "broadcast")}
     if sys.argv[2:] == ["ask"]:
         ask = HEADER.pack(b"omDG", 1, 2, 0, 0, 1, 1, bytes(16)) + bytes(MAC_LENGTH)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -63,12 +67,12 @@ def main():
             sock.sendto(ask, (GROUP_4, PORT))
     start = time.monotonic()
     while time.monotonic() < start + float(sys.argv[1]):
-        for family, sock in listeners.items():
+        for way, sock in listeners.items():
             try:
                 data = sock.recv(2000)
             except BlockingIOError:
                 continue
-            print(round((time.monotonic() - start) * 1000), f"v{family}", describe(data), flush=True)
+            print(round((time.monotonic() - start) * 1000), way, describe(data), flush=True)
         time.sleep(0.001)
 
 

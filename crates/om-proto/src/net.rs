@@ -3,8 +3,8 @@
 //!
 //! This module opens sockets and hands them out; who waits on them, and how, is its callers' business.
 //!
-//! * [`Interface::all`] lists the network interfaces, [`select`] picks those to use, [`naming_address`] the address
-//!   that names this node.
+//! * [`Interface::all`] lists the network interfaces, [`select`] picks those to use, [`node_name`] the address that
+//!   names this node.
 //! * [`Listener`] hears the groups. Any number of listeners on one host hear every datagram, because each socket is
 //!   bound to the group and not to an address of the host. For the same reason a listener hears nothing that is
 //!   sent to the host alone: `omd` does, and passes it on to the group on the loopback interface.
@@ -18,7 +18,7 @@ use std::io;
 
 use thiserror::Error;
 
-pub use interface::{Interface, Selection, naming_address, select};
+pub use interface::{Interface, Selection, naming_address, node_name, select};
 pub use listener::{Listener, bind_address};
 pub use speaker::{Sent, Speaker};
 

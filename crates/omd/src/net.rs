@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 
 use log::{debug, info, warn};
-use om_proto::net::{Interface, Listener, NetError, Sent, Speaker, bind_address, naming_address, select};
+use om_proto::net::{Interface, Listener, NetError, Sent, Speaker, bind_address, node_name, select};
 use om_proto::wire::Kind;
 use socket2::{SockFilter, SockRef};
 
@@ -113,8 +113,13 @@ impl Net {
     /// If the kernel does not list them.
     pub fn refresh(&mut self) -> Result<Change, NetError> {
         let interfaces = Interface::all()?;
+        // The routes decide too, and they may come later than the addresses.
+        let found = || node_name(&interfaces, &self.config.selection(), Some(self.name));
+        let name = self.config.address.set().copied().or_else(found).unwrap_or(self.name);
+        let renamed = name != self.name;
+        self.name = name;
         if interfaces == self.interfaces && self.bound.len() == wanted_addresses(&interfaces).count() {
-            return Ok(Change::default());
+            return Ok(Change { any: renamed, ..Change::default() });
         }
         let has =
             |list: &[Interface], address: &IpAddr| list.iter().any(|i| i.up && i.addresses.contains(address));
@@ -129,18 +134,12 @@ impl Net {
             );
         }
         let sockets = self.rebind(&interfaces);
-        let any = interfaces != self.interfaces;
-        if any && !self.interfaces.is_empty() {
+        let changed = interfaces != self.interfaces;
+        if changed && !self.interfaces.is_empty() {
             info!("the network has changed: {}", describe(&interfaces));
         }
-        self.name = self
-            .config
-            .address
-            .set()
-            .copied()
-            .unwrap_or_else(|| found_name(&interfaces, &self.config, self.name));
         self.interfaces = interfaces;
-        Ok(Change { gained, sockets, any })
+        Ok(Change { gained, sockets, any: changed || renamed })
     }
 
     fn rebind(&mut self, interfaces: &[Interface]) -> bool {
@@ -286,16 +285,6 @@ impl Net {
     }
 }
 
-/// The address to go by. An interface whose cable was pulled still has its addresses, and a node that has lost them
-/// all keeps the name it had: the loopback address, which every host has, names it only if it never had another.
-fn found_name(interfaces: &[Interface], config: &Config, before: IpAddr) -> IpAddr {
-    let as_if_up: Vec<Interface> = interfaces.iter().map(|i| Interface { up: true, ..i.clone() }).collect();
-    match naming_address(&select(&as_if_up, &config.selection())) {
-        Some(found) if !found.is_loopback() || before.is_loopback() => found,
-        _ => before,
-    }
-}
-
 /// The host's addresses that others may send to, and their interfaces.
 fn wanted_addresses(interfaces: &[Interface]) -> impl Iterator<Item = (IpAddr, u32)> + '_ {
     let up = interfaces.iter().filter(|interface| interface.up);
@@ -348,16 +337,26 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_its_name_when_its_cable_is_pulled_or_its_address_lost() {
-        let config = Config::default();
-        let (lo, home) = (interface("lo", true, &["127.0.0.1"]), IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let named = |interfaces: &[Interface], before| found_name(interfaces, &config, before);
-        assert_eq!(named(std::slice::from_ref(&lo), home), home);
-        let ten = IpAddr::from([10, 0, 0, 1]);
-        assert_eq!(named(&[lo.clone(), interface("eth9", true, &["10.0.0.1"])], home), ten);
-        assert_eq!(named(&[lo.clone(), interface("eth9", false, &["10.0.0.1"])], ten), ten);
-        assert_eq!(named(&[lo.clone(), interface("eth9", true, &[])], ten), ten);
-        assert_eq!(named(&[lo], ten), ten);
+    fn the_kernel_drops_everything_but_questions() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        SockRef::from(&socket).attach_filter(&questions_only()).unwrap();
+        let to = socket.local_addr().unwrap();
+        let datagram = |kind: Kind| {
+            let mut bytes = [0; 60];
+            bytes[Kind::OFFSET as usize] = kind.byte();
+            bytes
+        };
+        let sender = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        for kind in [Kind::Report, Kind::Goodbye, Kind::OfferAsk, Kind::Ask] {
+            sender.send_to(&datagram(kind), to).unwrap();
+        }
+        sender.send_to(&[], to).unwrap();
+        sender.send_to(&datagram(Kind::Ask), to).unwrap();
+        let mut buffer = [0; 100];
+        for _ in 0..2 {
+            assert_eq!(socket.recv(&mut buffer).unwrap(), 60);
+            assert_eq!(buffer[..60], datagram(Kind::Ask));
+        }
     }
 
     #[test]

@@ -91,6 +91,19 @@ pub fn select<'a>(interfaces: &'a [Interface], selection: &Selection) -> Vec<&'a
     }
 }
 
+/// The address to go by, among those of the selected interfaces, and if it was another one `before`. An interface whose
+/// cable was pulled still has its addresses, and a node that has lost them all keeps the name it had: the loopback
+/// address, which every host has, names it only if it never had another.
+#[must_use]
+pub fn node_name(interfaces: &[Interface], selection: &Selection, before: Option<IpAddr>) -> Option<IpAddr> {
+    let as_if_up: Vec<Interface> =
+        interfaces.iter().map(|interface| Interface { up: true, ..interface.clone() }).collect();
+    match (naming_address(&select(&as_if_up, selection)), before) {
+        (Some(found), Some(before)) if found.is_loopback() && !before.is_loopback() => Some(before),
+        (found, before) => found.or(before),
+    }
+}
+
 /// The address that names this node to the others: the first of the interface with the default route, else of the
 /// first one; IPv4 before IPv6, and an address that is good beyond the link before one that is not.
 #[must_use]
@@ -192,6 +205,20 @@ mod tests {
         ];
         assert_eq!(name_of(&all, ROUTES), "fd00::5");
         assert_eq!(name_of(&all[1..], ROUTES), "fe80::6");
+    }
+
+    #[test]
+    fn a_node_keeps_its_name_when_its_cable_is_pulled_or_its_address_lost() {
+        let lo = interface("lo", 1, &["127.0.0.1"]);
+        let eth = |up, addresses: &[&str]| Interface { up, ..interface("eth9", 2, addresses) };
+        let named = |interfaces: &[Interface], before| node_name(interfaces, &Selection::All, before);
+        let (home, ten) = (Some(IpAddr::from([127, 0, 0, 1])), Some(IpAddr::from([10, 0, 0, 1])));
+        assert_eq!(named(&[], None), None);
+        assert_eq!(named(std::slice::from_ref(&lo), None), home);
+        assert_eq!(named(&[lo.clone(), eth(true, &["10.0.0.1"])], home), ten);
+        assert_eq!(named(&[lo.clone(), eth(false, &["10.0.0.1"])], None), ten);
+        assert_eq!(named(&[lo.clone(), eth(true, &[])], ten), ten);
+        assert_eq!(named(&[lo], ten), ten);
     }
 
     #[test]
