@@ -91,8 +91,9 @@ impl Inner {
         send_frame(&job.keeper, command, &[])
     }
 
-    /// Registers a request to move a job; the errors are those of a write to `where`.
-    pub fn request_move(&self, job: &Snapshot, to: Destination) -> Result<(), Errno> {
+    /// Registers a request to move a job; the errors are those of a write to `where`. Until its keeper has told how it
+    /// stands the job counts as queued, so that of two requests the second is refused.
+    pub fn request_move(&mut self, job: &Snapshot, to: Destination) -> Result<(), Errno> {
         let here = self.node.address;
         let present = match (job.own, job.location) {
             (_, Where::Queued | Where::Migrating) => return Err(Errno::EBUSY),
@@ -115,7 +116,11 @@ impl Inner {
         if job.own && present == here && self.node.switches[STAY] {
             return Err(Errno::EACCES);
         }
-        self.command(job.job, &Command::Move(target)).map_err(|_| Errno::ENOTCONN)
+        self.command(job.job, &Command::Move(target)).map_err(|_| Errno::ENOTCONN)?;
+        if let Some(snapshot) = self.jobs.get_mut(&job.job).and_then(|job| job.snapshot.as_mut()) {
+            snapshot.location = Where::Queued;
+        }
+        Ok(())
     }
 
     /// Why a job cannot move: one line each.

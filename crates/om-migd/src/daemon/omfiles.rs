@@ -216,14 +216,14 @@ impl OmFiles {
                 Ok(())
             }
             Node::File(entry, file) => {
-                let jobs = self.jobs.lock();
-                let job = jobs.by_pid(entry).ok_or(Errno::ESRCH)?;
+                let mut jobs = self.jobs.lock();
+                let job = jobs.by_pid(entry).cloned().ok_or(Errno::ESRCH)?;
                 let parsed: Result<Destination, _> = text.parse();
                 match FILES[file] {
                     _ if !self.access.may_change(job.uid, uid, gid, pid) => Err(Errno::EPERM),
                     "where" => {
                         let to = parsed.map_err(|_| Errno::EINVAL)?;
-                        jobs.request_move(job, to).map_err(|errno| Errno::from_i32(errno as i32))
+                        jobs.request_move(&job, to).map_err(|errno| Errno::from_i32(errno as i32))
                     }
                     "lock" => {
                         let lock = parse_switch(text)?;

@@ -37,6 +37,9 @@ const STOP: Token = Token(2);
 const FIRST_LISTENER: usize = 3;
 const FIRST_OTHER: usize = 16;
 
+/// Keepers at a time that have not told yet which job they have: those of offers that are not authenticated.
+const MOST_UNPROVEN: usize = 32;
+
 /// The daemon.
 struct Daemon {
     poll: Poll,
@@ -272,6 +275,10 @@ impl Daemon {
         }
         if !self.jobs.lock().node.has_key {
             return Err(io::Error::other("this node has no cluster key and takes no jobs"));
+        }
+        // A keeper costs a process, and who is at the other end has proved nothing yet.
+        if self.keepers.values().filter(|keeper| keeper.job.is_none()).count() >= MOST_UNPROVEN {
+            return Err(io::Error::other("too many unproven offers at once"));
         }
         let birth = Birth { cause: Cause::Arrival(preamble.job), ..self.birth.clone() };
         let keeper = KeeperSocket::start(&birth, socket.as_fd())?;

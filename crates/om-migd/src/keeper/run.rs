@@ -290,7 +290,11 @@ impl Keeper {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Move(to) => self.request_move(to),
+            Command::Move(to) => {
+                self.request_move(to);
+                // om-migd counts the job as queued until it hears from us.
+                self.publish();
+            }
             Command::MoveHome => self.request_move(self.spec.home),
             Command::Lock(locked) => {
                 self.locked = locked;
