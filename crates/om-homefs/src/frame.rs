@@ -16,6 +16,8 @@
 
 use std::io::{self, Read, Write};
 
+use thiserror::Error;
+
 use crate::abi;
 
 /// Bytes before a frame's message.
@@ -119,7 +121,13 @@ pub(crate) enum Verdict {
     Unfit,
 }
 
-/// Opens a connection, the guest's side. An error of kind `PermissionDenied` is final.
+/// Home's last word: it does not serve this session, and trying again is no use. Found inside an
+/// [`io::Error`], see [`io::Error::other`].
+#[derive(Debug, Error)]
+#[error("home refuses this file session: {0}")]
+pub struct Refused(pub &'static str);
+
+/// Opens a connection, the guest's side. An error that holds [`Refused`] is final.
 pub(crate) fn greet(stream: &mut (impl Read + Write + ?Sized), channel: u16) -> io::Result<()> {
     let mut greeting = [0; 32];
     greeting[..8].copy_from_slice(MAGIC);
@@ -135,11 +143,8 @@ pub(crate) fn greet(stream: &mut (impl Read + Write + ?Sized), channel: u16) -> 
     }
     match answer[10] {
         0 => Ok(()),
-        1 => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the session is over")),
-        _ => Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "home speaks another version or has another CPU",
-        )),
+        1 => Err(io::Error::other(Refused("it is over"))),
+        _ => Err(io::Error::other(Refused("home has another version of om or another CPU architecture"))),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use crate::abi;
-use crate::frame::{self, Buffer};
+use crate::frame::{self, Buffer, Refused};
 use crate::stream::{self, Stream};
 
 use super::pool::Pool;
@@ -13,6 +13,9 @@ use super::pool::Pool;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The pause from which on it is not just a hiccup.
+const WORTH_TELLING: Duration = Duration::from_millis(300);
 
 /// See the module.
 pub(super) struct Channel<'a> {
@@ -42,11 +45,14 @@ impl<'a> Channel<'a> {
                 Ok(end) => break end,
                 Err(error) => {
                     self.disconnect();
-                    if error.kind() == io::ErrorKind::PermissionDenied {
-                        log::warn!("home refuses this file session: {error}");
+                    if error.get_ref().is_some_and(|inner| inner.is::<Refused>()) {
+                        log::warn!("{error}");
                         self.pool.close();
                     }
                     log::debug!("channel {} to home: {error}; again in {pause:?}", self.number);
+                    if pause > WORTH_TELLING {
+                        self.pool.home_is_lost(&error);
+                    }
                     self.pool.stop.sleep(pause);
                     pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
                 }
@@ -61,6 +67,7 @@ impl<'a> Channel<'a> {
             Some(connection) => connection,
             None => {
                 let mut connection = self.pool.connector.connect()?;
+                self.pool.home_is_found();
                 stream::prepare(&connection);
                 self.pool.register(self.number, &*connection)?;
                 frame::greet(&mut connection, self.number)?;

@@ -102,7 +102,7 @@ impl Device {
             // Nobody waits for it any more.
             Err(Errno::ENOENT | Errno::ENODEV) => {}
             Err(errno) => {
-                log::error!("the kernel refused an answer to a file request: {errno}");
+                log::debug!("the kernel refused an answer to a file request: {errno}");
                 if let Some(unique) = reply.get(8..abi::OUT_HEADER).and_then(|bytes| bytes.try_into().ok()) {
                     let _ = write(&self.0, &refusal(u64::from_ne_bytes(unique), Errno::EIO));
                 }

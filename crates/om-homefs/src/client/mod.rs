@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::stream::Stream;
 
+pub use crate::frame::Refused;
 pub use mount::{MountOptions, mount_options, open_device};
 
 use pool::Pool;
@@ -31,8 +32,7 @@ pub trait Connect: Send + Sync {
     /// Opens a new connection on which home serves this session's files, authenticated and blocking.
     ///
     /// Called again, after a pause, when it has failed. It should give up within a few seconds, for
-    /// [`Session::close`] does not interrupt it. An error of kind [`io::ErrorKind::PermissionDenied`] is taken
-    /// as home's last word: the session closes itself.
+    /// [`Session::close`] does not interrupt it. An error that holds [`Refused`] is final: the session closes itself.
     fn connect(&self) -> io::Result<Box<dyn Stream>>;
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Pool {
     pub(super) slots: Slots,
     connections: Mutex<HashMap<u16, Breaker>>,
     over: AtomicBool,
+    lost: AtomicBool,
     counts: Mutex<Counts>,
     changed: Condvar,
 }
@@ -65,6 +66,7 @@ impl Pool {
             slots: Slots::new(MOST),
             connections: Mutex::default(),
             over: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
             counts: Mutex::default(),
             changed: Condvar::new(),
         })
@@ -142,6 +144,20 @@ impl Pool {
 
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::SeqCst)
+    }
+
+    /// Home cannot be reached; told once.
+    pub(super) fn home_is_lost(&self, error: &io::Error) {
+        if !self.lost.swap(true, Ordering::Relaxed) {
+            log::warn!("home cannot be reached: {error}; file requests wait");
+        }
+    }
+
+    /// Home has been reached; told if it was lost.
+    pub(super) fn home_is_found(&self) {
+        if self.lost.swap(false, Ordering::Relaxed) {
+            log::info!("home is reached again, file requests go on");
+        }
     }
 
     /// Keeps a way to break a new connection. Fails when the session is over.

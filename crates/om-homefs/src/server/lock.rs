@@ -18,6 +18,7 @@ use crate::request::Lock;
 use crate::sys;
 
 use super::handle::reopen;
+use super::ranges::Ranges;
 use super::session::Session;
 
 /// Owners, counted per file, that a session may have.
@@ -34,6 +35,7 @@ struct Owner {
     file: Arc<OwnedFd>,
     /// The handle by which it locked last: when that is released, so are the locks.
     handle: u64,
+    locked: Ranges,
 }
 
 impl Locks {
@@ -49,8 +51,22 @@ impl Locks {
         lock(&self.owners).clear();
     }
 
+    /// How many owners hold locks, each counted once a file.
     pub(super) fn held(&self) -> usize {
         lock(&self.owners).len()
+    }
+
+    /// Remembers what an owner has now, and gives back `file`; forgets an owner that has nothing, unless another
+    /// thread of the same process is about to lock by the same file.
+    fn changed(&self, node: u64, wanted: Lock, file: Arc<OwnedFd>, change: impl FnOnce(&mut Ranges)) {
+        let mut owners = lock(&self.owners);
+        drop(file);
+        if let Some(owner) = owners.get_mut(&(node, wanted.owner)) {
+            change(&mut owner.locked);
+            if owner.locked.is_empty() && Arc::strong_count(&owner.file) == 1 {
+                owners.remove(&(node, wanted.owner));
+            }
+        }
     }
 }
 
@@ -72,11 +88,13 @@ impl Session {
         let described = described(wanted)?;
         let unlock = i32::from(described.l_type) == libc::F_UNLCK;
         let Some(owner) = self.owner(node, wanted, !unlock)? else { return Ok(()) };
-        fcntl(&*owner, FcntlArg::F_OFD_SETLK(&described))?;
-        if unlock && described.l_start == 0 && described.l_len == 0 {
-            self.locks.drop_owner(node, wanted.owner);
-        }
-        Ok(())
+        let result = fcntl(&*owner, FcntlArg::F_OFD_SETLK(&described));
+        self.locks.changed(node, wanted, owner, |locked| match result {
+            Ok(_) if unlock => locked.remove(wanted.start, wanted.end),
+            Ok(_) => locked.add(wanted.start, wanted.end),
+            Err(_) => {}
+        });
+        result.map(drop)
     }
 
     /// Tells what would be in the way of a lock.
@@ -115,7 +133,8 @@ impl Session {
         if owners.len() >= LIMIT {
             return Err(Errno::ENOLCK);
         }
-        let owner = owners.entry(key).or_insert(Owner { file, handle: wanted.handle });
+        let owner =
+            owners.entry(key).or_insert(Owner { file, handle: wanted.handle, locked: Ranges::default() });
         Ok(Some(owner.file.clone()))
     }
 }

@@ -18,6 +18,7 @@ mod inode;
 mod lock;
 mod names;
 mod place;
+mod ranges;
 mod session;
 mod veil;
 

@@ -13,6 +13,7 @@
 
 mod chance;
 mod hostile;
+mod outage;
 mod permission;
 mod random;
 mod rig;
