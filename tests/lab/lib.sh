@@ -1,12 +1,15 @@
 # What tests on lab hosts have in common: a lab of nodes, jobs of the ordinary user on h1, and a way to say what was
 # tried. A test is a function; it fails at the first command that fails.
 #
-#   source "${0%/*}/lib.sh"
+#   source tests/lab/lib.sh
 #   a_job_ends() { start_job sleep 1 && has_ended 0; }
 #   start_lab 2
 #   try "a job ends" a_job_ends
+#
+# With an argument such a script tries only what has it in its name.
 
 # shellcheck shell=bash
+# shellcheck source-path=SCRIPTDIR/../../scripts
 
 set -euo pipefail
 shopt -s nullglob extglob
@@ -22,9 +25,12 @@ source "$HERE/lib/cluster.sh"
 readonly PATIENCE=${OM_PATIENCE:-30}
 
 readonly ROOT=/run/om/proc
+# shellcheck disable=SC2034 # tests use them
 readonly HOME_NODE=10.77.0.1 SECOND=10.77.0.2 THIRD=10.77.0.3
 
-jobs_started=0
+readonly ONLY=${1-}
+
+jobs_started=0 dir='' pid=''
 
 # A lab of nodes, with these daemons each.
 start_lab() { # HOSTS [DAEMON…]
@@ -33,15 +39,19 @@ start_lab() { # HOSTS [DAEMON…]
     trap stop_lab EXIT
     mapfile -t hosts < <(seq --format 'h%g' "$1")
     start_nodes "${hosts[@]}" ${2+-- "${@:2}"}
+    # The work tree may be closed to ordinary users, and /srv is h1's own.
+    as_user h1 mkdir programs
+    tar --create --directory "$TESTS/programs" . | as_user h1 tar --extract --directory programs
 }
 
 stop_lab() { "$HERE/lab" down; }
 
 # Runs a test and says how it went.
 try() { # NAME CMD…
+    [[ $1 == *"$ONLY"* ]] || return 0
     local output status
     set +e
-    output=$(set -e && "${@:2}" 2>&1)
+    output=$(set -e; "${@:2}" 2>&1)
     status=$?
     set -e
     case $status in
@@ -92,26 +102,30 @@ until_is() { # EXPECTED CMD…
 
 # --- the job of a test ---
 #
-# It runs in a directory of its own below /srv, home's own files. There om run's stdout goes to 'out', its stderr to
-# 'err', and its exit status to 'status'. Its stdin is what start_job has for it.
+# It runs in a directory of its own below /srv, which has home's own files. There are also the stdin, stdout and stderr
+# of om run, in the files in, out and err, and its exit status, in the file status.
 
-# Starts a job on h1 and returns when om run is there: sets pid and dir.
+# Starts a job on h1 and returns when it has its om files, or has ended: sets dir, and pid, that of om run.
 start_job() { # CMD…
     start_in_shell "exec om run $(printf '%q ' "$@")"
+    pid=$(content pid)
 }
 
-# The same with a shell's words, as 'cat big | om run sort'. The shell's own pid is then not that of om run.
+# The same with a shell's words, as 'cat big | om run sort'. There must be no other job.
+start_pipe() { # COMMANDS
+    start_in_shell "$1"
+    pid=$(on h1 sh -c "cd $ROOT && echo [1-9]*")
+}
+
 start_in_shell() { # COMMANDS
     jobs_started=$((jobs_started + 1))
     dir=/srv/job-$BASHPID-$jobs_started
-    as_user h1 bash -c "mkdir $dir && cat >$dir/in"
     # shellcheck disable=SC2016 # the host's shell fills it in
     on -d --user "$OM_USER" h1 env "PATH=$OM_BIN:/usr/local/bin:/usr/bin:/bin" bash -c '
-        cd "$1" && (echo "$BASHPID" >pid && eval "$2") <in >out 2>err
+        mkdir "$1" && cd "$1" && touch in && (echo "$BASHPID" >pid && eval "$2") <in >out 2>err
         echo "$?" >status.new
         mv status.new status' bash "$dir" "$1" >/dev/null
-    until_ok on h1 test -s "$dir/pid"
-    pid=$(on h1 cat "$dir/pid")
+    until_ok on h1 sh -c "test -e $dir/status || ls $ROOT/[1-9]*/om/where"
 }
 
 # What is in one of the job's files on home.
