@@ -28,8 +28,8 @@ pub struct Config {
     /// Seconds between two reports, 0.1 to 60. Shorter: others see this node's load sooner, for more datagrams and
     /// CPU time. A node unheard for three periods is no target any more.
     pub period: f64,
-    /// Seconds after which the smoothed loads have followed two thirds of a step, 0 to 60. Longer: fewer moves on
-    /// short bursts, later ones on lasting changes.
+    /// Seconds after which the smoothed loads have followed the greater part of a step, 0 to 60. Longer: fewer
+    /// moves on short bursts, later ones on lasting changes.
     pub smoothing: f64,
     /// UDP port, the same on every node.
     pub port: u16,

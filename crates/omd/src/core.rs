@@ -45,7 +45,7 @@ const ASKER_LIMIT: usize = 8;
 pub struct Settings {
     /// The time between two reports: 0.1 to 60 s.
     pub period: Duration,
-    /// How long the smoothed loads take to follow two thirds of a step in their slow direction.
+    /// How long the smoothed loads take to follow the greater part of a step in their slow direction.
     pub smoothing: Duration,
 }
 
