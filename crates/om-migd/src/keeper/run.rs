@@ -456,47 +456,50 @@ impl Keeper {
     /// At home: a node where the job is, or that wants it, has opened a link.
     fn handle_linked(&mut self, id: u64, sender: link::Sender, mut from: Candidate, epoch: u64, holds: bool) {
         let Side::Home(home) = &mut self.side else { return };
+        let refuse = |reason: &str| {
+            let _ = sender.send(&FromHome::Aborted { epoch, reason: reason.to_owned() });
+        };
         let welcome = FromHome::Welcome { output_received: home.output_received() };
-        if holds {
+        if epoch == home.arbiter.holder() {
             match &mut home.holder {
-                Holder::Away(away) if epoch == home.arbiter.holder() => {
-                    away.link = Some((id, sender.clone()));
-                    let _ = sender.send(&welcome);
-                    home.route_input(from.input_received, &sender);
-                    for (index, outlet) in home.outlets.iter().enumerate() {
-                        if let (Some(true), Ok(stream)) =
-                            (outlet.as_ref().map(outlet::Outlet::closed), u8::try_from(index))
-                        {
-                            let _ = sender.send(&FromHome::OutputClosed(stream));
-                        }
-                    }
-                    if home.arbiter.moving().is_none() {
-                        let reason = "home has given up the move".to_owned();
-                        let _ = sender.send(&FromHome::Aborted { epoch: home.arbiter.next(), reason });
-                    }
-                    self.guest_lost = None;
-                    self.tell_deferred();
-                }
-                _ => {
-                    let reason = "the job is somewhere else".to_owned();
-                    let _ = sender.send(&FromHome::Aborted { epoch, reason });
-                }
+                Holder::Away(away) => away.link = Some((id, sender.clone())),
+                Holder::Here => return refuse("the job is at home"),
             }
-            return;
+            self.guest_lost = None;
+            self.resume_link(&sender, &from, epoch, holds);
+        } else if holds {
+            refuse("the job is somewhere else");
+        } else if home.arbiter.handle(arbiter::Input::Candidate(epoch)) == arbiter::Output::Welcome {
+            let _ = sender.send(&welcome);
+            from.link = Some((id, sender));
+            home.candidate = Some(from);
+            self.moving_since = Some(Instant::now());
+            self.publish();
+        } else {
+            refuse("another move goes on");
         }
-        match home.arbiter.handle(arbiter::Input::Candidate(epoch)) {
-            arbiter::Output::Welcome => {
-                let _ = sender.send(&welcome);
-                from.link = Some((id, sender));
-                home.candidate = Some(from);
-                self.moving_since = Some(Instant::now());
-                self.publish();
-            }
-            _ => {
-                let reason = "another move goes on".to_owned();
-                let _ = sender.send(&FromHome::Aborted { epoch, reason });
+    }
+
+    /// At home: the node that has the job is back after a broken link. It may not know yet that it has the job, or that
+    /// its move onward was given up.
+    fn resume_link(&mut self, sender: &link::Sender, from: &Candidate, epoch: u64, holds: bool) {
+        let Side::Home(home) = &mut self.side else { return };
+        let output_received = home.output_received();
+        let _ = sender.send(&FromHome::Welcome { output_received });
+        if !holds {
+            let _ = sender.send(&FromHome::Granted { epoch, output_received });
+        }
+        home.route_input(from.input_received, sender);
+        for (stream, outlet) in (0_u8..).zip(&home.outlets) {
+            if outlet.as_ref().is_some_and(outlet::Outlet::closed) {
+                let _ = sender.send(&FromHome::OutputClosed(stream));
             }
         }
+        if holds && home.arbiter.moving().is_none() {
+            let reason = "home has given up the move".to_owned();
+            let _ = sender.send(&FromHome::Aborted { epoch: home.arbiter.next(), reason });
+        }
+        self.tell_deferred();
     }
 
     fn handle_from_guest(&mut self, id: u64, message: ToHome) {
@@ -583,13 +586,13 @@ impl Keeper {
     /// At home: the arbiter hears something, and what it says is done.
     pub(super) fn arbitrate(&mut self, input: arbiter::Input, reason: &str) {
         let Side::Home(home) = &mut self.side else { return };
-        let before = home.arbiter.holder();
+        let (before, moving) = (home.arbiter.holder(), home.arbiter.moving());
         match home.arbiter.handle(input) {
-            arbiter::Output::Grant(epoch) => {
+            arbiter::Output::Grant(epoch) if moving == Some(epoch) => {
                 home.files.end_session(SessionId(before));
                 self.grant(epoch);
             }
-            arbiter::Output::Abort(epoch) => {
+            arbiter::Output::Abort(epoch) if moving == Some(epoch) => {
                 home.files.end_session(SessionId(epoch));
                 let message = FromHome::Aborted { epoch, reason: reason.to_owned() };
                 let candidate = home.candidate.take();
@@ -606,7 +609,8 @@ impl Keeper {
                 self.tell_deferred();
                 self.publish();
             }
-            arbiter::Output::Wait | arbiter::Output::Welcome | arbiter::Output::Refuse => {}
+            // Nothing new: also what a straggler says about a move that is decided. It hears that with its next link.
+            _ => {}
         }
     }
 
