@@ -3,7 +3,7 @@
 //! A few threads read the FUSE device, each with a channel of its own to home: a request is read, sent,
 //! answered and written back by one thread, and no lock is taken on the way. When all of them have been
 //! waiting for home for a moment, another is started, up to a limit. A thread knows hardly anything of what it
-//! carries; see [`worker`] for what little it does.
+//! carries; `worker` is all there is to it.
 //!
 //! While home cannot be reached, requests wait, as on a hard NFS mount, and connections are tried with a
 //! growing pause. [`Session::close`] ends that: every request fails then, with EIO and later ENOTCONN.
