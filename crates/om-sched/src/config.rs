@@ -68,7 +68,9 @@ pub struct Config {
     pub invite: bool,
     /// How many nodes are asked where a new job shall start, 0 to 16; 0: every job starts where it is submitted.
     pub start_among: usize,
-    /// Milliseconds that they have to answer, 1 to 1,000: the longest that a start is put off.
+    /// How often as many are asked while none of those asked has a CPU free, 1 to 16.
+    pub start_rounds: usize,
+    /// Milliseconds that they have to answer each time, 1 to 1,000. Usually it takes one or two.
     pub start_timeout_ms: u64,
     /// Decisions kept for `om why` and `om history`, 1 to 100,000.
     pub history: usize,
@@ -101,6 +103,7 @@ impl Default for Config {
             move_mib_per_s: 112.0,
             invite: true,
             start_among: 4,
+            start_rounds: 4,
             start_timeout_ms: 50,
             history: 256,
             policies: BTreeMap::new(),
@@ -199,6 +202,7 @@ impl Config {
         range("move-cost-ms", self.move_cost_ms as f64, 1.0, 60_000.0);
         range("move-mib-per-s", self.move_mib_per_s, 1.0, 100_000.0);
         range("start-among", count(self.start_among), 0.0, 16.0);
+        range("start-rounds", count(self.start_rounds), 1.0, 16.0);
         range("start-timeout-ms", self.start_timeout_ms as f64, 1.0, 1000.0);
         range("history", count(self.history), 1.0, 100_000.0);
         if self.busy_poll_ms > self.poll_ms {
@@ -247,6 +251,7 @@ impl Config {
             move_bytes_per_s: self.move_mib_per_s * 1_048_576.0,
             invite: self.invite,
             start_among: self.start_among,
+            start_rounds: self.start_rounds,
             start_timeout: Duration::from_millis(self.start_timeout_ms),
             history: self.history,
         }

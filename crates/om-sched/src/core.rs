@@ -46,7 +46,7 @@ use crate::start::Starts;
 use crate::view::{Job, View, Weighing};
 
 /// A reading of the om files that is older than this is not fresh enough to answer with.
-const FRESH_READING: Duration = Duration::from_millis(100);
+const FRESH_READING: Duration = Duration::from_millis(10);
 /// The longest rest after failures, of a node or a job.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How long a node rests that refused, times two for each refusal in a row.

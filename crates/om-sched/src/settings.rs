@@ -31,7 +31,9 @@ pub struct Settings {
     pub invite: bool,
     /// How many nodes are asked where a new job shall start; 0: it starts where it is.
     pub start_among: usize,
-    /// How long they have to answer.
+    /// How often as many more are asked while none of those asked has a CPU free.
+    pub start_rounds: usize,
+    /// How long they have to answer, each time.
     pub start_timeout: Duration,
     /// Decisions that are kept for `om why` and `om history`.
     pub history: usize,
@@ -53,6 +55,7 @@ impl Default for Settings {
             move_bytes_per_s: 112.0 * 1_048_576.0,
             invite: true,
             start_among: 4,
+            start_rounds: 4,
             start_timeout: Duration::from_millis(50),
             history: 256,
         }

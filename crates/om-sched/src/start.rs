@@ -38,7 +38,9 @@ pub struct Start {
     pub tasks: f64,
     /// Who was asked.
     pub asked: Vec<Asked>,
-    /// When it starts whatever the answers.
+    /// How often more nodes were asked.
+    pub rounds: usize,
+    /// When the answers that came will do.
     pub deadline: Time,
 }
 

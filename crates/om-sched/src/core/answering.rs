@@ -22,7 +22,7 @@ const INVITE_AMONG: usize = 8;
 const OVERLOAD_TASKS: f64 = 0.5;
 
 /// How long a promise for a job that is about to start is kept: until the om files show it.
-const START_PROMISE: Duration = Duration::from_millis(300);
+const START_PROMISE: Duration = Duration::from_millis(100);
 
 /// A job that is about to start has no memory yet.
 fn is_start(ask: &Ask) -> bool {

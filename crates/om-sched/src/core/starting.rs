@@ -1,9 +1,17 @@
 //! Where a new job starts: a few nodes are asked before it runs its first instruction.
 //!
+//! ```text
+//!   a CPU is free here, no node is faster ──────────────────▶ here
+//!   else ask some nodes ──▶ one has a CPU free ─────────────▶ there
+//!           ▲                  │ none has
+//!           └── ask others ◀───┤
+//!                              └─ asked often enough ───────▶ where the new job and all others lose least
+//! ```
+//!
 //! Starting elsewhere costs next to nothing, moving later costs a move; but nothing is known of a job that is yet to
-//! start. So only as much is asked as can be answered at once: who would share its CPU with the fewest. While a CPU is
-//! free here and no node is faster, nobody is asked at all. The question is the one that is asked before a move, for a
-//! job without memory; every node promises, and all promises but one are taken back.
+//! start. So it goes where it shares its CPU with the fewest. Reports are no help: a node that was idle a second ago has
+//! been found by everybody since. Nodes are asked at random, and as they are now. The question is the one that is asked
+//! before a move, for a job without memory; every node promises, and all promises but one are taken back.
 
 use std::net::IpAddr;
 
@@ -16,48 +24,69 @@ use crate::guard;
 use crate::offer::Offer;
 use crate::start::{Asked, Reply, Start};
 
-/// Of how many nodes, picked at random, those that seem least loaded are asked, for each one that is asked.
+/// How many nodes are looked at for each one that is asked: some are not fit to be asked.
 const LOOK_AT: usize = 4;
 /// A node that is faster by less than this is no reason to ask.
 const FASTER: f64 = 1.15;
 
 impl Core {
     pub(super) fn handle_starting(&mut self, now: Time, ticket: u64, tasks: f64) {
-        let to = self.nodes_to_ask(now, tasks);
-        if to.is_empty() {
-            self.start_here(ticket, tasks);
-            return;
+        let start = Start { ticket, tasks, asked: Vec::new(), rounds: 0, deadline: now };
+        if let Some(start) = self.ask_more(now, start) {
+            self.start_here(start.ticket, start.tasks);
         }
-        let cpu_features = self.own(now).map_or(0, |own| own.node.cpu_features);
-        let mut asked = Vec::with_capacity(to.len());
-        for to in to {
-            let ask = Ask {
-                nonce: self.random.bits(),
-                rss_bytes: 0,
-                runnable_milli: to_milli(tasks).max(1),
-                cpu_features,
-                coming_home: false,
-            };
-            asked.push(Asked { to, nonce: ask.nonce, reply: Reply::Awaited });
-            self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask) });
-        }
-        let deadline = now + self.settings.start_timeout;
-        self.starts.put(Start { ticket, tasks, asked, deadline });
     }
 
     pub(super) fn hear_start_answer(&mut self, now: Time, from: IpAddr, answer: &Answer) {
         if let Some(start) = self.starts.answered(from, answer) {
-            self.end_start(now, start);
+            self.go_on(now, start);
         }
     }
 
     pub(super) fn end_starts(&mut self, now: Time) {
         while let Some(start) = self.starts.take_due(now) {
-            self.end_start(now, start);
+            self.go_on(now, start);
         }
     }
 
-    fn end_start(&mut self, now: Time, start: Start) {
+    /// All that were asked have answered, or have had the time for it.
+    fn go_on(&mut self, now: Time, start: Start) {
+        let has_room = |asked: &Asked| match asked.reply {
+            Reply::Yes(figures) => figures.load() + start.tasks <= figures.cpus,
+            _ => false,
+        };
+        let enough = start.rounds >= self.settings.start_rounds || start.asked.iter().any(has_room);
+        let start = if enough { Some(start) } else { self.ask_more(now, start) };
+        if let Some(start) = start {
+            self.end_start(now, &start);
+        }
+    }
+
+    /// Asks nodes that have not been asked yet. The start is given back if there are none.
+    fn ask_more(&mut self, now: Time, mut start: Start) -> Option<Start> {
+        let to = self.nodes_to_ask(now, &start);
+        if to.is_empty() {
+            return Some(start);
+        }
+        let cpu_features = self.own(now).map_or(0, |own| own.node.cpu_features);
+        for to in to {
+            let ask = Ask {
+                nonce: self.random.bits(),
+                rss_bytes: 0,
+                runnable_milli: to_milli(start.tasks).max(1),
+                cpu_features,
+                coming_home: false,
+            };
+            start.asked.push(Asked { to, nonce: ask.nonce, reply: Reply::Awaited });
+            self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask) });
+        }
+        start.rounds += 1;
+        start.deadline = now + self.settings.start_timeout;
+        self.starts.put(start);
+        None
+    }
+
+    fn end_start(&mut self, now: Time, start: &Start) {
         let yes: Vec<(Asked, Figures)> = start
             .asked
             .iter()
@@ -91,39 +120,40 @@ impl Core {
     }
 
     /// Nobody, if the job does well here.
-    fn nodes_to_ask(&mut self, now: Time, tasks: f64) -> Vec<IpAddr> {
+    fn nodes_to_ask(&mut self, now: Time, start: &Start) -> Vec<IpAddr> {
         let among = self.settings.start_among;
         if among == 0 || self.settings.dry_run || self.jobs.admin().stay || self.jobs.read_at().is_none() {
             return Vec::new();
         }
         let count = self.nodes.len();
-        // A few more than are wanted, since some may not be fit to be asked; all of them in a small cluster.
         let looks: Vec<usize> = if among * LOOK_AT >= count {
-            (0..count).collect()
+            let mut all: Vec<usize> = (0..count).collect();
+            self.random.shuffle(&mut all);
+            all
         } else {
             (0..among * LOOK_AT).map(|_| self.random.below(count)).collect()
         };
         let Ok(own) = self.own(now) else { return Vec::new() };
         let Some(here) = self.figures_for_start(own.node, None) else { return Vec::new() };
-        let fits_here = here.load() + tasks <= here.cpus;
-        let mut seen: Vec<(f64, IpAddr)> = Vec::new();
+        let fits_here = here.load() + start.tasks <= here.cpus;
+        let mut to = Vec::new();
         for index in looks {
+            if to.len() == among {
+                break;
+            }
             let Some(node) = self.nodes.at(index) else { continue };
             let Some(figures) = node.figures(now) else { continue };
             let is_open = node.migration.as_ref().is_some_and(|it| !it.block && !it.expel);
-            if !is_open
-                || (fits_here && figures.speed < here.speed * FASTER)
-                || seen.iter().any(|(_, address)| *address == node.address)
-                || guard::check_node(now, own, node).is_err()
-                || self.is_free_to_start(now, node.address).is_err()
+            if is_open
+                && (!fits_here || figures.speed >= here.speed * FASTER)
+                && !to.contains(&node.address)
+                && start.asked.iter().all(|asked| asked.to != node.address)
+                && guard::check_node(now, own, node).is_ok()
+                && self.is_free_to_start(now, node.address).is_ok()
             {
-                continue;
+                to.push(node.address);
             }
-            seen.push((figures.burden(tasks), node.address));
         }
-        self.random.shuffle(&mut seen);
-        seen.sort_by(|one, other| one.0.total_cmp(&other.0));
-        seen.truncate(among);
-        seen.into_iter().map(|(_, address)| address).collect()
+        to
     }
 }
