@@ -123,7 +123,7 @@ impl Keeper {
                 Some("the job is here already".to_owned())
             }
             Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
-            Side::Home(home) => match fits(&self.birth, &offer) {
+            Side::Home(home) => match home.locks().map_or_else(|| fits(&self.birth, &offer), Err) {
                 Err(reason) => Some(reason),
                 Ok(()) => match home.arbiter.handle(arbiter::Input::Candidate(offer.epoch)) {
                     arbiter::Output::Welcome => {
@@ -302,6 +302,12 @@ impl Keeper {
     /// The move to this node does not happen: nothing of the job may be left here.
     pub(super) fn discard_arrival(&mut self, epoch: u64, reason: &str) {
         let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
+        if let Side::Guest(guest) = &mut self.side
+            && let Some(files) = guest.files.take()
+        {
+            // Whoever waits for files of a home that is gone, CRIU too, gets an error.
+            files.close();
+        }
         match arrival.restored.take() {
             Some(restored) => {
                 restored.residence.cgroup.kill();

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use om_homefs::server::SessionId;
 use om_proto::control::{Ending, Reply};
 use om_proto::frame;
 
@@ -124,6 +125,15 @@ impl Home {
     /// Nothing is delivered until the job is somewhere again.
     pub fn stop_input(&self) {
         self.inlets.iter().flatten().for_each(Inlet::detach);
+    }
+
+    /// The locks that the job holds while it is away, as a reason against a move: they would be lost.
+    #[must_use]
+    pub fn locks(&self) -> Option<String> {
+        match self.files.locks_held(SessionId(self.arbiter.holder())) {
+            0 => None,
+            count => Some(format!("the job holds {count} file locks, which cannot be taken along")),
+        }
     }
 
     /// Whether the user has got everything that the command wrote before it ended.

@@ -142,12 +142,13 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        if let Some(residence) = self.residence.take() {
-            residence.destroy();
-        }
+        // First the streams and files: a process that waits for a home that is gone cannot even be killed.
         match &mut self.side {
             Side::Home(home) => home.finish_streams(),
             Side::Guest(guest) => guest.finish(),
+        }
+        if let Some(residence) = self.residence.take() {
+            residence.destroy();
         }
         let _ = std::fs::remove_file(self.birth.sockets.join(format!("{}.sock", self.spec.id)));
     }
@@ -469,6 +470,8 @@ impl Keeper {
             self.resume_link(&sender, &from, epoch, holds);
         } else if holds {
             refuse("the job is somewhere else");
+        } else if let Some(reason) = home.locks() {
+            refuse(&reason);
         } else if home.arbiter.handle(arbiter::Input::Candidate(epoch)) == arbiter::Output::Welcome {
             let _ = sender.send(&welcome);
             from.link = Some((id, sender));
@@ -745,9 +748,6 @@ impl Keeper {
                     self.spec.id,
                     self.spec.home
                 );
-                if let Some(residence) = &self.residence {
-                    residence.cgroup.kill();
-                }
                 self.finished = true;
             }
         }
