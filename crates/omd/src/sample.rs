@@ -72,7 +72,7 @@ impl Sampler {
     pub fn new(places: &Places, speed: u32) -> io::Result<Self> {
         let proc = &places.proc;
         Ok(Self {
-            tasks: TaskCounter::open(proc, std::process::id())?,
+            tasks: TaskCounter::open(proc, own_pid(proc))?,
             cpu: CpuTimes::open(proc),
             memory: MemoryInfo::open(proc),
             pressure: Pressure::open(proc),
@@ -157,6 +157,12 @@ fn affinity() -> BTreeSet<usize> {
     (0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect()
 }
 
+/// This process's pid as this `/proc` has it, which may be that of another namespace.
+fn own_pid(proc: &Path) -> u32 {
+    let link = std::fs::read_link(proc.join("self")).ok();
+    link.and_then(|link| link.to_str()?.parse().ok()).unwrap_or_else(std::process::id)
+}
+
 /// Reads a small file as text; `None` if that cannot be done.
 fn read_text(path: &Path) -> Option<String> {
     std::fs::read_to_string(path).ok()
@@ -182,6 +188,15 @@ mod tests {
         assert_eq!(sample.memory.available_kib, None);
         assert_eq!(sample.capacity.mem_total_kib, None);
         assert_eq!(sample.migration, None);
+    }
+
+    #[test]
+    fn the_sampler_knows_itself_in_a_proc_of_another_namespace() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(own_pid(dir.path()), std::process::id());
+        std::os::unix::fs::symlink("4711", dir.path().join("self")).unwrap();
+        assert_eq!(own_pid(dir.path()), 4711);
+        assert_eq!(own_pid(Path::new("/proc")), std::process::id());
     }
 
     #[test]

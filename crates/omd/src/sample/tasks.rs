@@ -4,7 +4,8 @@
 //! every process is looked at, each period, which is what this daemon's CPU time goes into:
 //!
 //! * a process of one thread is asked by its `schedstat`, at a fifth of the price of its `stat`, whether it has
-//!   run at all since the last sample. If not, and if it was not runnable then, it sleeps;
+//!   run at all since the last sample. If not, and if it was not runnable then, it sleeps. One that has always
+//!   run is asked by its `stat` at once for a while;
 //! * the threads of a process are looked at one by one only if the process has used CPU time since the last
 //!   sample or had a runnable thread then: the many threads that sleep all day cost nothing;
 //! * one file of each of up to [`KEPT_LIMIT`] processes stays open: half the price of opening it by name;
@@ -36,6 +37,10 @@ const SPARE_FILES: u64 = 64;
 const KERNEL_THREAD_LASTS: u32 = 30;
 /// The directory is listed at least this often.
 const LIST_EVERY: u32 = 10;
+/// A process that has run in so many samples in a row is asked by its `stat` at once,
+const IN_VAIN_LIMIT: u8 = 3;
+/// for at least so many samples.
+const ACTIVE_LASTS: u32 = 30;
 /// `PF_KTHREAD` of the kernel's `sched.h`.
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
@@ -74,6 +79,10 @@ struct Process {
     ticks: Option<u64>,
     /// Whether it had a runnable thread then.
     was_runnable: bool,
+    /// In how many samples in a row its `schedstat` was of no use, because it had run.
+    in_vain: u8,
+    /// The round from which its `schedstat` may be tried again.
+    try_again: u32,
     /// Kernel thread: the round in which that was found out.
     kernel_thread: Option<u32>,
 }
@@ -83,7 +92,7 @@ struct Process {
 enum Kept {
     #[default]
     Nothing,
-    /// Of a process with several threads, or on a kernel that has no `schedstat`.
+    /// Of a process with several threads or that runs all the time, or on a kernel that has no `schedstat`.
     Stat(File),
     /// Of a process with one.
     Schedstat(File),
@@ -197,9 +206,11 @@ impl Process {
             Kept::Schedstat(file) => {
                 let Some(ran) = read_schedstat(file) else { return Look::Gone };
                 if self.ran == Some(ran) && !self.was_runnable {
+                    self.in_vain = 0;
                     return Look::At(0);
                 }
                 self.ran = Some(ran);
+                self.in_vain = self.in_vain.saturating_add(1);
                 open_stat(proc, pid).and_then(|file| read_stat(&file))
             }
             Kept::Stat(file) => read_stat(file),
@@ -217,7 +228,7 @@ impl Process {
             *self = Self { kernel_thread: Some(round), ..Self::default() };
             return Look::KernelThread;
         }
-        self.keep_what_serves(proc, pid, stat.threads);
+        self.keep_what_serves(proc, pid, round, stat.threads);
         let may_run = self.was_runnable || stat.runnable || self.ticks != Some(stat.ticks);
         let runnable = if stat.threads > 1 && may_run {
             count_threads(proc, pid).unwrap_or(u32::from(stat.runnable))
@@ -229,14 +240,19 @@ impl Process {
         Look::At(runnable)
     }
 
-    fn keep_what_serves(&mut self, proc: &Dir, pid: u32, threads: u32) {
-        match (&self.kept, threads) {
-            (Kept::Stat(_), 0..=1) => {
+    /// Keeps the file open that will say most for least at the next sample.
+    fn keep_what_serves(&mut self, proc: &Dir, pid: u32, round: u32, threads: u32) {
+        match &self.kept {
+            Kept::Stat(_) if threads <= 1 && round >= self.try_again => {
                 if let Some(file) = open_in(proc, &format!("{pid}/schedstat")) {
-                    (self.kept, self.ran) = (Kept::Schedstat(file), None);
+                    (self.kept, self.ran, self.in_vain) = (Kept::Schedstat(file), None, 0);
                 }
             }
-            (Kept::Schedstat(_), 2..) => self.kept = open_stat(proc, pid).map_or(Kept::Nothing, Kept::Stat),
+            Kept::Schedstat(_) if threads > 1 || self.in_vain >= IN_VAIN_LIMIT => {
+                self.kept = open_stat(proc, pid).map_or(Kept::Nothing, Kept::Stat);
+                // At a moment of its own: processes that were started together shall not all be tried together.
+                self.try_again = round + ACTIVE_LASTS + pid % ACTIVE_LASTS;
+            }
             _ => {}
         }
     }
@@ -482,6 +498,26 @@ mod tests {
         proc.thread(2, 20, 'R');
         proc.file("2/schedstat", "2000 5 8\n");
         assert_eq!((runnable(&mut counter), runnable(&mut counter)), (1, 1));
+        assert_eq!(counter.kept, 1);
+    }
+
+    #[test]
+    fn a_process_that_runs_all_the_time_is_asked_by_its_stat_alone() {
+        let proc = FakeProc::new();
+        proc.process(2, "x", 'S', 10, 1);
+        let mut counter = proc.counter();
+        for round in 0..10 {
+            proc.file("2/schedstat", &format!("{round} 5 {round}\n"));
+            assert_eq!(runnable(&mut counter), 0);
+        }
+        assert!(matches!(counter.known[&2].kept, Kept::Stat(_)));
+        proc.process(2, "x", 'R', 10, 1);
+        assert_eq!(runnable(&mut counter), 1);
+        proc.process(2, "x", 'S', 10, 1);
+        for _ in 0..=2 * ACTIVE_LASTS {
+            assert_eq!(runnable(&mut counter), 0);
+        }
+        assert!(matches!(counter.known[&2].kept, Kept::Schedstat(_)), "it sleeps most of the time again");
         assert_eq!(counter.kept, 1);
     }
 
