@@ -15,6 +15,7 @@ mod manual;
 mod moving;
 mod node;
 mod nodes;
+mod omfiles;
 mod ps;
 mod run;
 mod scheduler;
@@ -67,12 +68,12 @@ fn explain_usage(error: &clap::Error) -> ExitCode {
 }
 
 fn carry_out(cli: Cli) -> Result<ExitCode, Failure> {
-    let root = || OmRoot::discover(cli.om_root.as_deref());
+    let root = || omfiles::find(cli.om_root.as_deref());
     match cli.command {
         Command::Run(args) => run::run(args),
         Command::Ps(args) => ps::run(&root(), &args),
         Command::Nodes(args) => nodes::run(&args),
-        Command::Top(args) => top::run(&root(), &args),
+        Command::Top(args) => top::run(&OmRoot::discover(cli.om_root.as_deref()), &args),
         Command::Move(args) => moving::run(&root(), &args),
         Command::Lock(args) => lock::run(&root(), args.pid, true),
         Command::Unlock(args) => lock::run(&root(), args.pid, false),

@@ -21,6 +21,8 @@ use crate::node::NodeSeen;
 
 /// How often a move is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// `where` may tell of the arrival a little before `result` tells how it went.
+const RESULT_COMES_WITHIN: Duration = Duration::from_millis(500);
 /// A request that shows no effect for this long was refused in silence.
 const SILENT_REFUSAL: Duration = Duration::from_secs(3);
 /// om-migd may be restarted during a move; for so long its files may be missing.
@@ -156,7 +158,7 @@ impl<'a> Follow<'a> {
                 Ok((place, news)) => {
                     heard = Instant::now();
                     if place != self.from {
-                        return Ok(arrived(place, news.as_ref()));
+                        return Ok(arrived(place, self.result_soon(news).as_ref()));
                     }
                     match news {
                         Some(MoveResult::Failed { reason, .. }) => {
@@ -173,7 +175,7 @@ impl<'a> Follow<'a> {
                         None => {}
                     }
                 }
-                Err(OmError::Gone { .. }) if self.guest => return Ok(format!("has left {}", to(self.to))),
+                Err(OmError::Gone { .. }) if self.guest => return Ok(format!("has gone {}", to(self.to))),
                 Err(OmError::Gone { .. }) => {
                     return Err(Failure::Job { pid, what: "the job ended before it was moved".into() });
                 }
@@ -188,6 +190,16 @@ impl<'a> Follow<'a> {
     fn look(&self) -> Result<(Where, Option<MoveResult>), OmError> {
         let place = self.process.where_is()?;
         Ok((place, self.process.result()?.filter(|result| Some(result) != self.last_result.as_ref())))
+    }
+
+    /// The news, or what it is a moment later. Kernels with om files of their own have none to tell.
+    fn result_soon(&self, mut news: Option<MoveResult>) -> Option<MoveResult> {
+        let begin = Instant::now();
+        while news.is_none() && self.process.stat().is_ok() && begin.elapsed() < RESULT_COMES_WITHIN {
+            sleep(LOOK_EVERY);
+            news = self.look().ok()?.1;
+        }
+        news
     }
 
     fn refused(&self, pid: u32) -> Failure {

@@ -191,6 +191,8 @@ impl Deputy {
     fn stop(&mut self, signal: i32, whole_group: bool) {
         if let Some(terminal) = &self.terminal {
             terminal.give_back();
+            // What is typed from now on is for the shell.
+            self.link.tell(&Request::Foreground(false));
         }
         signals::stop(signal, whole_group);
         let came = std::iter::from_fn(|| self.signals.next());

@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, send, sendmsg};
@@ -19,6 +21,10 @@ use crate::error::Failure;
 /// queued without end anywhere else either.
 const OUTBOX_LIMIT: usize = 64 << 10;
 
+/// A restart of om-migd takes a fraction of that.
+const PATIENCE: Duration = Duration::from_secs(3);
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
 /// The connection.
 pub struct Link {
     socket: UnixStream,
@@ -27,12 +33,21 @@ pub struct Link {
 }
 
 impl Link {
-    /// Reaches om-migd.
+    /// Reaches om-migd; one that has just died is waited for a little, since something is likely to start it again.
     ///
     /// # Errors
     /// [`Failure::NoKeeper`] with what to do.
     pub fn open(path: &Path) -> Result<Self, Failure> {
-        let socket = UnixStream::connect(path).map_err(|error| {
+        let begin = Instant::now();
+        let connected = loop {
+            match UnixStream::connect(path) {
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && begin.elapsed() < PATIENCE => {
+                    sleep(TRY_EVERY);
+                }
+                other => break other,
+            }
+        };
+        let socket = connected.map_err(|error| {
             let why = match error.kind() {
                 ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                     "it is not running; start it (systemctl start om-migd, or om-migd as root)".to_owned()

@@ -76,13 +76,17 @@ fn bar(share: Option<f64>) -> String {
     format!("[{:<BAR$}]", format!("{}{end}", "|".repeat(filled - end.len().min(filled))))
 }
 
-/// Cuts a list off where there is no room, and says how much is missing.
+/// Cuts a list under its head off where there is no room, and says how much is missing.
 fn shorten(mut lines: Vec<String>, room: usize, what: &str) -> Vec<String> {
-    if lines.len() > room {
-        let missing = lines.len() + 1 - room.max(1);
-        lines.truncate(room.saturating_sub(1));
-        lines.push(format!("… {missing} more {what}"));
+    if lines.len() <= room {
+        return lines;
     }
+    if room < 2 {
+        return vec![format!("… {} {what}", lines.len().saturating_sub(1))];
+    }
+    let missing = lines.len() - (room - 1);
+    lines.truncate(room - 1);
+    lines.push(format!("… {missing} more {what}"));
     lines
 }
 
@@ -121,5 +125,6 @@ mod tests {
         let list = |count: u32| (0..count).map(|n| n.to_string()).collect::<Vec<_>>();
         assert_eq!(shorten(list(5), 5, "jobs").len(), 5);
         assert_eq!(shorten(list(5), 3, "jobs"), ["0", "1", "… 3 more jobs"]);
+        assert_eq!(shorten(list(5), 1, "jobs"), ["… 4 jobs"]);
     }
 }

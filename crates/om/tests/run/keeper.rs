@@ -28,6 +28,19 @@ impl Keeper {
         Self { dir, listener }
     }
 
+    /// Stops listening, as om-migd does when it dies: its socket stays.
+    pub fn die(self) -> TempDir {
+        self.dir
+    }
+
+    /// Listens again.
+    pub fn restart(dir: TempDir) -> Self {
+        let path = dir.path().join("migd.sock");
+        std::fs::remove_file(&path).unwrap();
+        let listener = UnixListener::bind(path).unwrap();
+        Self { dir, listener }
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("migd.sock")
     }

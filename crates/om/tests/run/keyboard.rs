@@ -146,6 +146,7 @@ fn a_job_that_stops_gives_the_shell_its_terminal_back_and_goes_on_with_fg() {
     let mut job = desk.keeper.start(true);
     assert!(hear_foreground(&mut job));
     job.say(&Reply::Stopped);
+    assert!(!hear_foreground(&mut job));
     desk.wait_for("Stopped");
     desk.wait_for("ready$ ");
     desk.wait_until_cooked();
@@ -158,6 +159,7 @@ fn a_job_that_stops_gives_the_shell_its_terminal_back_and_goes_on_with_fg() {
     assert!(hear_foreground(&mut job));
     assert!(desk.is_raw());
     job.say(&Reply::Stopped);
+    assert!(!hear_foreground(&mut job));
     desk.wait_for("Stopped");
     desk.command("fg");
     assert!(hear_foreground(&mut job));

@@ -146,6 +146,17 @@ fn without_om_migd_there_is_one_line_and_125() {
 }
 
 #[test]
+fn an_om_migd_that_is_being_restarted_is_waited_for() {
+    let keeper = Keeper::new();
+    let mut command = keeper.om_run(&["x"]);
+    let dir = keeper.die();
+    let mut om = Running::spawn(&mut command);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    Keeper::restart(dir).start(false).end(Ending::Code(4));
+    assert_eq!(om.end().0.code(), Some(4));
+}
+
+#[test]
 fn a_socket_that_one_may_not_use_is_said_to_be_so() {
     if nix::unistd::geteuid().is_root() {
         eprintln!("not checked: root may use every socket");
