@@ -66,7 +66,13 @@ bench_print_json() {
         "$bench_name" "$(bench_join "${rows[@]}")" "$bench_met" "$bench_missed"
 }
 
-bench_json_number() { [[ $1 == - ]] && echo null || echo "$1"; }
+bench_json_number() {
+    case $1 in
+        -) echo null ;;
+        *[!0-9.]*) echo "\"$1\"" ;;
+        *) echo "$1" ;;
+    esac
+}
 
 bench_join() {
     local joined=''
