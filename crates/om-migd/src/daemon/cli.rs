@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use om_proto::key::KeyError;
 
 use super::config::Config;
 use super::run;
@@ -75,7 +76,8 @@ pub fn main() -> i32 {
         Ok(()) => 0,
         Err(error) => {
             eprintln!("om-migd: {error}");
-            1
+            // A key that cannot be used is a matter of configuration.
+            if error.get_ref().is_some_and(|inner| inner.is::<KeyError>()) { 78 } else { 1 }
         }
     }
 }

@@ -79,8 +79,11 @@ impl Config {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !named => String::new(),
             Err(error) => return Err(Error::Read(path.to_owned(), error)),
         };
-        let config: Self = toml::from_str(&text)
-            .map_err(|error| Error::Parse(path.to_owned(), error.to_string().trim().replace('\n', " ")))?;
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = 1 + before.matches('\n').count();
+            Error::Parse(path.to_owned(), format!("line {line}: {}", error.message().replace('\n', " ")))
+        })?;
         let problems = config.problems();
         if problems.is_empty() { Ok(config) } else { Err(Error::Check(path.to_owned(), problems.join("; "))) }
     }
