@@ -32,6 +32,8 @@ const LONGEST_WRITE: usize = 128;
 /// The files of a job.
 const FILES: [&str; 7] = ["where", "stay", "lock", "nmigs", "home", "stat", "result"];
 const WRITABLE: [&str; 2] = ["where", "lock"];
+/// Beside the switches: how many guests this node takes at most.
+const GUEST_LIMIT: &str = "guest_limit";
 
 /// What an inode number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,7 @@ enum Node {
     Hpc,
     Admin,
     Switch(usize),
+    GuestLimit,
     Process(u32),
     Om(u32),
     File(u32, usize),
@@ -53,6 +56,7 @@ impl Node {
             Self::Hpc => 2,
             Self::Admin => 3,
             Self::Switch(index) => 4 + index as u64,
+            Self::GuestLimit => 8,
             Self::Process(pid) => per_process(pid, 0),
             Self::Om(pid) => per_process(pid, 1),
             Self::File(pid, file) => per_process(pid, 2 + file),
@@ -68,6 +72,7 @@ impl Node {
             (0, 2) => Some(Self::Hpc),
             (0, 3) => Some(Self::Admin),
             (0, 4..8) => Some(Self::Switch(low - 4)),
+            (0, 8) => Some(Self::GuestLimit),
             (1.., 0x10) => Some(Self::Process(pid)),
             (1.., 0x11) => Some(Self::Om(pid)),
             (1.., 0x12..) if low - 0x12 < FILES.len() => Some(Self::File(pid, low - 0x12)),
@@ -76,7 +81,7 @@ impl Node {
     }
 
     fn is_directory(self) -> bool {
-        !matches!(self, Self::Switch(_) | Self::File(..))
+        !matches!(self, Self::Switch(_) | Self::GuestLimit | Self::File(..))
     }
 }
 
@@ -124,7 +129,7 @@ impl OmFiles {
             Node::File(_, file) if WRITABLE.contains(&FILES[file]) => 0o666,
             // Who may write is decided at the write; the group's members must get that far.
             Node::Switch(_) => 0o666,
-            Node::File(..) => 0o444,
+            Node::File(..) | Node::GuestLimit => 0o444,
             _ => 0o555,
         };
         Some(FileAttr {
@@ -154,6 +159,7 @@ impl OmFiles {
                 self.jobs.lock().by_pid(pid).map(|_| Node::Process(pid))
             }
             Node::Hpc if name == "admin" => Some(Node::Admin),
+            Node::Admin if name == GUEST_LIMIT => Some(Node::GuestLimit),
             Node::Admin => SWITCHES.iter().position(|switch| *switch == name).map(Node::Switch),
             Node::Process(pid) if name == "om" => Some(Node::Om(pid)),
             Node::Om(pid) => FILES.iter().position(|file| *file == name).map(|file| Node::File(pid, file)),
@@ -169,7 +175,10 @@ impl OmFiles {
                 std::iter::once((Node::Hpc, "hpc".to_owned())).chain(processes).collect()
             }
             Node::Hpc => vec![(Node::Admin, "admin".to_owned())],
-            Node::Admin => (0..SWITCHES.len()).map(|n| (Node::Switch(n), SWITCHES[n].to_owned())).collect(),
+            Node::Admin => {
+                let switches = (0..SWITCHES.len()).map(|n| (Node::Switch(n), SWITCHES[n].to_owned()));
+                switches.chain([(Node::GuestLimit, GUEST_LIMIT.to_owned())]).collect()
+            }
             Node::Process(pid) => vec![(Node::Om(pid), "om".to_owned())],
             Node::Om(pid) => (0..FILES.len()).map(|n| (Node::File(pid, n), FILES[n].to_owned())).collect(),
             _ => Vec::new(),
@@ -182,6 +191,7 @@ impl OmFiles {
             Node::Switch(index) => {
                 Some(if self.jobs.lock().node.switches[index] { "1\n" } else { "0\n" }.to_owned())
             }
+            Node::GuestLimit => Some(format!("{}\n", self.jobs.lock().guest_limit)),
             Node::File(pid, file) => {
                 let job: Snapshot = self.jobs.lock().by_pid(pid)?.clone();
                 Some(match FILES[file] {
@@ -292,6 +302,7 @@ impl Filesystem for OmFiles {
         let writes = flags.acc_mode() != fuser::OpenAccMode::O_RDONLY;
         let read_only = match node {
             Node::File(_, file) => !WRITABLE.contains(&FILES[file]),
+            Node::GuestLimit => true,
             _ => false,
         };
         if writes && read_only {
@@ -401,13 +412,13 @@ mod tests {
 
     #[test]
     fn an_inode_number_stands_for_one_node() {
-        let nodes = [Node::Root, Node::Hpc, Node::Admin, Node::Switch(0), Node::Switch(3), Node::Process(1)];
+        let nodes = [Node::Root, Node::Hpc, Node::Admin, Node::Switch(0), Node::Switch(3), Node::GuestLimit, Node::Process(1)];
         let more = [Node::Om(1), Node::File(1, 0), Node::File(u32::MAX >> 1, FILES.len() - 1)];
         for node in nodes.into_iter().chain(more) {
             assert_eq!(Node::from_number(node.number()), Some(node));
         }
         assert_eq!(Node::from_number(INodeNo(0)), None);
-        assert_eq!(Node::from_number(INodeNo(8)), None);
+        assert_eq!(Node::from_number(INodeNo(9)), None);
         assert_eq!(Node::from_number(INodeNo((1 << 8) | 0xff)), None);
     }
 }
