@@ -11,12 +11,15 @@ mod arrive;
 mod birth;
 pub mod caller;
 mod depart;
+mod ending;
 pub mod event;
 mod files;
 pub mod guest;
 pub mod home;
+mod links;
 pub mod residence;
 mod run;
+mod telling;
 mod threads;
 mod transfer;
 

@@ -1,0 +1,181 @@
+//! How a job ends: its PID 1 reports, the user gets the rest of the output, the deputy is told, nothing is left.
+
+use std::io;
+use std::time::Duration;
+
+use om_proto::control::{Ending, Reply, Usage};
+
+use super::event::Event;
+use super::home::Holder;
+use super::run::{Keeper, Side};
+use crate::inspect;
+use crate::net::message::{FromHome, ToHome};
+use crate::stdio::outlet;
+
+/// What the job's PID 1 reports; see `init/main.rs`.
+const FAILED: u32 = 2;
+const ENDED: u32 = 3;
+
+impl Keeper {
+    pub(super) fn handle_report(&mut self, kind: u32, value: u32) {
+        match kind {
+            FAILED => {
+                let error = io::Error::from_raw_os_error(value.cast_signed());
+                let not_found =
+                    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+                let status = if not_found { 127 } else { 126 };
+                let name = self.spec.command.split(' ').next().unwrap_or_default();
+                let message = if not_found {
+                    format!("{name}: command not found")
+                } else {
+                    format!("{name}: cannot be executed: {error}")
+                };
+                self.tell_deputy(&Reply::Refused { message, status });
+                if let Side::Home(home) = &mut self.side {
+                    home.deputy = None;
+                }
+            }
+            ENDED => {
+                self.command_ended = Some(value.cast_signed());
+                self.tell_ending();
+            }
+            _ => {}
+        }
+    }
+
+    /// The command has ended: the deputy is told as soon as the user has got all that it wrote.
+    pub(super) fn tell_ending(&mut self) {
+        let Some(status) = self.command_ended else { return };
+        let cpu_us = self.cpu_us();
+        match &mut self.side {
+            Side::Home(home) => {
+                let ends =
+                    std::array::from_fn(|n| home.outlets[n].as_ref().map_or(0, outlet::Outlet::catch_up));
+                home.ending.get_or_insert((Ending::from_wait_status(status), ends));
+                self.finish_deputy();
+            }
+            Side::Guest(guest) => {
+                let output =
+                    std::array::from_fn(|n| guest.outputs[n].as_ref().map_or(0, |output| output.catch_up()));
+                guest.tell_home(&ToHome::CommandEnded { status, output, cpu_us });
+            }
+        }
+    }
+
+    /// At home: tells the deputy the end once everything is delivered; ends when the job is gone too.
+    pub(super) fn finish_deputy(&mut self) {
+        let usage = self.usage();
+        let Side::Home(home) = &mut self.side else { return };
+        if home.delivered_to_the_end()
+            && let Some((status, _)) = home.ending
+        {
+            home.tell_deputy(&Reply::Exited { status, usage });
+            home.deputy = None;
+        }
+        if home.gone && home.deputy.is_none() {
+            self.finished = true;
+        }
+    }
+
+    pub(super) fn handle_init_ended(&mut self, epoch: u64) {
+        if epoch != self.epoch || self.residence.is_none() {
+            return;
+        }
+        if let Some(departure) = self.departure.take() {
+            self.ask_abort(departure.epoch, "the job has ended");
+        }
+        // The reports are a pipe: everything that PID 1 wrote is in it, and its reader posts before this can be reread.
+        while let Ok(event) = self.inbox.recv_timeout(Duration::from_millis(20)) {
+            let is_end = matches!(event, Event::Report(ENDED, _));
+            self.handle(event);
+            if is_end || self.command_ended.is_some() {
+                break;
+            }
+        }
+        let cpu_us = self.cpu_us();
+        if let Some(residence) = self.residence.take() {
+            residence.cgroup.remove();
+        }
+        self.cpu_before = cpu_us;
+        // Killed with everything else: PID 1 had no time to tell.
+        let killed = libc::SIGKILL;
+        match &mut self.side {
+            Side::Home(home) => {
+                home.gone = true;
+                if self.command_ended.is_none() {
+                    self.command_ended = Some(killed);
+                    self.tell_ending();
+                }
+                self.finish_deputy();
+            }
+            Side::Guest(guest) => {
+                guest.ends = Some(std::array::from_fn(|n| {
+                    guest.outputs[n].as_ref().map_or(0, |output| output.catch_up())
+                }));
+                if self.command_ended.is_none() {
+                    self.command_ended = Some(killed);
+                    self.tell_ending();
+                }
+                self.finish_guest();
+            }
+        }
+        self.publish();
+    }
+
+    /// On a guest's node: once home has got everything of a job that has ended, that is the end here.
+    pub(super) fn finish_guest(&mut self) {
+        let cpu_us = self.cpu_us();
+        let Side::Guest(guest) = &mut self.side else { return };
+        if self.residence.is_none() && guest.flushed() {
+            guest.tell_home(&ToHome::Gone { cpu_us });
+            self.finished = true;
+        }
+    }
+
+    pub(super) fn handle_output(&mut self, index: usize, event: outlet::Event) {
+        let Side::Home(home) = &mut self.side else { return };
+        let Ok(stream) = u8::try_from(index) else { return };
+        match event {
+            outlet::Event::Delivered(offset) => {
+                home.delivered[index] = offset;
+                home.tell_guest(&FromHome::OutputTaken(stream, offset));
+            }
+            outlet::Event::Closed => home.tell_guest(&FromHome::OutputClosed(stream)),
+        }
+        self.finish_deputy();
+    }
+
+    /// At home: the node where the job was is dead, and the job with it.
+    pub(super) fn lose_job(&mut self) {
+        let Side::Home(home) = &mut self.side else { return };
+        let Holder::Away(away) = &home.holder else { return };
+        let message = format!("the node {} where the job ran is lost, and the job with it", away.node);
+        log::error!("job {}: {message}", self.spec.id);
+        home.tell_deputy(&Reply::Lost { message });
+        home.deputy = None;
+        self.finished = true;
+    }
+
+    /// CPU time on all nodes, microseconds: user, system.
+    pub(super) fn cpu_us(&self) -> (u64, u64) {
+        match (&self.residence, &self.side) {
+            (Some(residence), _) => {
+                let here = residence.cgroup.cpu_time();
+                (self.cpu_before.0 + here.user_us, self.cpu_before.1 + here.system_us)
+            }
+            (None, Side::Home(home)) if matches!(home.holder, Holder::Away(_)) => home.remote.cpu_us,
+            _ => self.cpu_before,
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let (user_us, system_us) = self.cpu_us();
+        let wall_us = inspect::now_us().saturating_sub(self.spec.started_us);
+        Usage { wall_us, user_us, system_us, moves: self.moves }
+    }
+
+    /// Nothing is left to do here.
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+    }
+}

@@ -1,0 +1,89 @@
+//! What a keeper tells om-migd and home of its job.
+
+use om_proto::omfs::{JobState, Where};
+
+use super::home::Holder;
+use super::run::{Keeper, Side};
+use crate::inspect;
+use crate::net::message::Status;
+use crate::passing::send_frame;
+use crate::snapshot::{News, Snapshot};
+
+impl Keeper {
+    pub(super) fn status(&self) -> Status {
+        let activity =
+            self.residence.as_ref().map(|residence| inspect::activity(&residence.cgroup)).unwrap_or_default();
+        Status {
+            cpu_us: self.cpu_us(),
+            runnable: activity.runnable,
+            rss_bytes: activity.rss_bytes,
+            threads: activity.threads,
+            stay: Vec::new(),
+            migrating: self.departure.is_some(),
+        }
+    }
+
+    /// Tells every om-migd how the job stands.
+    pub(super) fn publish(&mut self) {
+        let news = News::Job(Box::new(self.snapshot()));
+        self.daemons.retain(|daemon| send_frame(daemon, &news, &[]).is_ok());
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let queued =
+            self.departure.as_ref().is_some_and(|departure| !departure.frozen) || self.relayed.is_some();
+        let (own, location, remote, moving) = match &self.side {
+            Side::Home(home) => {
+                let moving = home.arbiter.moving().is_some();
+                match &home.holder {
+                    Holder::Here => (true, Where::Home, None, moving),
+                    Holder::Away(away) => {
+                        let moving = moving || home.remote.migrating;
+                        (true, Where::At(away.node), Some(home.remote.clone()), moving)
+                    }
+                }
+            }
+            Side::Guest(_) => (false, Where::At(self.spec.home), None, false),
+        };
+        let moving = moving || self.departure.as_ref().is_some_and(|departure| departure.frozen);
+        let present = self.residence.is_some();
+        let pid = if own {
+            Some(self.spec.deputy)
+        } else {
+            let residence = self.residence.as_ref();
+            residence.map(|residence| residence.command().unwrap_or(residence.init).as_raw().cast_unsigned())
+        };
+        Snapshot {
+            job: self.spec.id,
+            own,
+            pid,
+            location: if moving {
+                Where::Migrating
+            } else if queued {
+                Where::Queued
+            } else {
+                location
+            },
+            home: self.spec.home,
+            deputy: self.spec.deputy,
+            uid: self.spec.credentials.uid,
+            command: self.spec.command.clone(),
+            moves: self.moves,
+            locked: self.locked,
+            result: self.result.clone(),
+            state: if moving {
+                JobState::Migrating
+            } else if self.stopped {
+                JobState::Stopped
+            } else {
+                JobState::Running
+            },
+            started_us: self.spec.started_us,
+            moved_us: self.moved_us,
+            downtime_ms: self.downtime_us / 1000,
+            cgroup: self.residence.as_ref().map(|residence| residence.cgroup.path().to_owned()),
+            cpu_before_us: self.cpu_before,
+            remote: if present { None } else { remote },
+        }
+    }
+}
