@@ -412,7 +412,15 @@ mod tests {
 
     #[test]
     fn an_inode_number_stands_for_one_node() {
-        let nodes = [Node::Root, Node::Hpc, Node::Admin, Node::Switch(0), Node::Switch(3), Node::GuestLimit, Node::Process(1)];
+        let nodes = [
+            Node::Root,
+            Node::Hpc,
+            Node::Admin,
+            Node::Switch(0),
+            Node::Switch(3),
+            Node::GuestLimit,
+            Node::Process(1),
+        ];
         let more = [Node::Om(1), Node::File(1, 0), Node::File(u32::MAX >> 1, FILES.len() - 1)];
         for node in nodes.into_iter().chain(more) {
             assert_eq!(Node::from_number(node.number()), Some(node));
