@@ -198,11 +198,11 @@ class Events:
 class Job:
     """One job, from its start to its end."""
 
-    def __init__(self, number, lab, chance, events):
+    def __init__(self, number, lab, chance, events, most_steps):
         self.number, self.lab, self.events = number, lab, events
         self.home = HOMES[number % len(HOMES)]
         self.chance = random.Random(chance.random())
-        self.steps = self.chance.randrange(300, 1500)
+        self.steps = self.chance.randrange(most_steps // 4, most_steps)
         self.megabytes = self.chance.choice([1, 2, 4, 8, 24, 64])
         self.pause = self.chance.choice([0.005, 0.02, 0.04])
         # No job's directory is the beginning of another's.
@@ -369,6 +369,8 @@ class Chaos:
         self.events = Events(name, directory)
         self.lab = Lab(name, self.events)
         self.jobs, self.moves, self.started = [], 0, 0
+        # A short run must not wait long for its last jobs.
+        self.most_steps = min(1500, 100 + 25 * faults)
         self.active = {}
         self.quiet_since = time.monotonic()
         self.next_cut = 0
@@ -412,7 +414,7 @@ class Chaos:
                     self.moves += job.moves
             while len(self.jobs) < JOBS and not self.stopping:
                 self.started += 1
-                job = Job(self.started, self.lab, self.chance, self.events)
+                job = Job(self.started, self.lab, self.chance, self.events, self.most_steps)
                 self.start_job(job)
             rest = deadline - time.monotonic()
             if rest <= 0:
