@@ -130,7 +130,8 @@ pub fn run(config: &Config) -> io::Result<()> {
     remove_remains(&daemon.birth.cgroup, |job| !known.contains(&job) && keepers::is_dead(&sockets, job));
     log::info!("node {}: ready, {} jobs found", daemon.birth.address, daemon.keepers.len());
     let result = daemon.serve();
-    let _ = session.umount_and_join();
+    // Not waited for: where mounts are private each job keeps a copy of it, and so the session goes on as long as they do.
+    drop(session);
     let _ = fs::remove_file(config.run_dir.join("migd.sock"));
     result
 }
