@@ -265,7 +265,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::CostSettings;
+    use crate::policy::{CostSettings, SpreadSettings};
 
     const EXAMPLE: &str = include_str!("../../../examples/om-sched.toml");
 
@@ -274,6 +274,8 @@ mod tests {
         let mut example = Config::parse(EXAMPLE).unwrap();
         assert!(example.check(&Registry::stock()).is_ok());
         let cost: CostSettings = example.policies.remove("cost").unwrap().try_into().unwrap();
+        let spread: SpreadSettings = example.policies.remove("spread").unwrap().try_into().unwrap();
+        assert_eq!(spread, SpreadSettings::default());
         assert_eq!(cost, CostSettings::default());
         assert_eq!(example, Config::default());
         let keys = toml::Table::try_from(Config::default()).unwrap();

@@ -55,6 +55,10 @@ const REST_AFTER_REFUSAL: Duration = Duration::from_secs(1);
 const REST_AFTER_SILENCE: Duration = Duration::from_secs(2);
 /// How long a node rests to which a move failed, and a job whose move failed, times two for each time in a row.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// So many of those that gave figures are remembered.
+const SPEAKERS: usize = 16;
+/// How often nodes that have gone are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(1);
 /// In a dry run the same decision is told again only after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
@@ -179,6 +183,9 @@ pub struct Core {
     outputs: VecDeque<Output>,
     invited: Option<Time>,
     starts: Starts,
+    forgot: Option<Time>,
+    /// Who gave figures last, and when.
+    speakers: VecDeque<(Time, IpAddr)>,
 }
 
 impl Core {
@@ -200,6 +207,8 @@ impl Core {
             outputs: VecDeque::new(),
             invited: None,
             starts: Starts::default(),
+            forgot: None,
+            speakers: VecDeque::new(),
             settings,
         }
     }
@@ -311,7 +320,10 @@ impl Core {
         for arrival in self.jobs.read(now, snapshot) {
             self.promises.arrived(arrival);
         }
-        self.nodes.retain(|node| !node.is_gone(now));
+        if self.forgot.is_none_or(|forgot| now.saturating_sub(forgot) >= FORGET_EVERY) {
+            self.forgot = Some(now);
+            self.nodes.retain(|node| !node.is_gone(now));
+        }
         self.rests.retain(|_, rest| now < rest.until + LONGEST_REST);
         self.follow_orders(now);
         self.round(now);
@@ -330,6 +342,7 @@ impl Core {
                     (self.nodes.get_mut(&from), Figures::from_answer(&invite.figures))
                 {
                     node.hear_figures(now, figures);
+                    self.note_speaker(now, from);
                     self.round(now);
                 }
             }
@@ -344,6 +357,7 @@ impl Core {
         if let (Some(node), Some(figures)) = (self.nodes.get_mut(&from), Figures::from_answer(answer)) {
             node.forget_inbound(question.proposal.pid);
             node.hear_figures(now, figures);
+            self.note_speaker(now, from);
         }
         if answer.accepted {
             self.decide_again(now, question);
@@ -356,11 +370,18 @@ impl Core {
         self.round(now);
     }
 
+    fn note_speaker(&mut self, now: Time, address: IpAddr) {
+        self.speakers.push_back((now, address));
+        if self.speakers.len() > SPEAKERS {
+            self.speakers.pop_front();
+        }
+    }
+
     /// The node would take the job: is it still right to send it, on the figures that it gave?
     fn decide_again(&mut self, now: Time, question: Question) {
         let Proposal { pid, to, .. } = question.proposal;
         let verdict =
-            self.view(now, Some((pid, to))).map_err(|refusal| refusal.to_string()).and_then(|view| {
+            self.view(now, Some((pid, to)), None).map_err(|refusal| refusal.to_string()).and_then(|view| {
                 self.recheck(now, &view, pid, to)?;
                 self.policy.confirm(now, &view, &question.proposal)
             });
@@ -445,7 +466,8 @@ impl Core {
         if self.jobs.read_at().is_none() || self.free_slots() == 0 {
             return;
         }
-        let Ok(view) = self.view(now, None) else { return };
+        let among = self.sample(now);
+        let Ok(view) = self.view(now, None, among.as_deref()) else { return };
         if view.jobs.is_empty() || view.targets.is_empty() {
             return;
         }

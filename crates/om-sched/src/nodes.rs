@@ -10,7 +10,7 @@ use crate::node::Node;
 /// The nodes, by address.
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
-    addresses: Vec<IpAddr>,
+    keys: Vec<u128>,
     nodes: Vec<Box<Node>>,
 }
 
@@ -28,10 +28,10 @@ impl Nodes {
 
     /// The same; a new one of which nothing is known yet, if there is none.
     pub fn get_or_insert(&mut self, now: Time, address: IpAddr) -> &mut Node {
-        let index = match self.addresses.binary_search(&address) {
+        let index = match self.keys.binary_search(&key(&address)) {
             Ok(index) => index,
             Err(index) => {
-                self.addresses.insert(index, address);
+                self.keys.insert(index, key(&address));
                 self.nodes.insert(index, Box::new(Node::new(address, now)));
                 index
             }
@@ -42,7 +42,7 @@ impl Nodes {
     /// Forgets a node.
     pub fn remove(&mut self, address: &IpAddr) {
         if let Some(index) = self.find(address) {
-            self.addresses.remove(index);
+            self.keys.remove(index);
             self.nodes.remove(index);
         }
     }
@@ -53,7 +53,7 @@ impl Nodes {
             return;
         }
         self.nodes.retain(|node| keep(node));
-        self.addresses = self.nodes.iter().map(|node| node.address).collect();
+        self.keys = self.nodes.iter().map(|node| key(&node.address)).collect();
     }
 
     /// The node at a position in the order of the addresses.
@@ -80,6 +80,14 @@ impl Nodes {
     }
 
     fn find(&self, address: &IpAddr) -> Option<usize> {
-        self.addresses.binary_search(address).ok()
+        self.keys.binary_search(&key(address)).ok()
+    }
+}
+
+/// Numbers compare faster than addresses. No node is named by an IPv4 address written as IPv6.
+fn key(address: &IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }

@@ -79,6 +79,8 @@ pub struct World<'a> {
     links_version: u64,
     next: usize,
     left: usize,
+    /// No job can gain or lose anything any more.
+    is_settled: bool,
 }
 
 impl<'a> World<'a> {
@@ -112,6 +114,7 @@ impl<'a> World<'a> {
             now: 0,
             next: 0,
             left: workload.len(),
+            is_settled: false,
             setup,
             workload,
             brain,
@@ -148,6 +151,9 @@ impl<'a> World<'a> {
     }
 
     fn step(&mut self, event: Event) -> Result<(), WireError> {
+        if self.is_settled && !matches!(event, Event::Done { .. }) {
+            return Ok(());
+        }
         match event {
             Event::Arrival => self.arrive(),
             Event::Begin { job, node } => {
@@ -189,6 +195,18 @@ impl<'a> World<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether all jobs have come, and each has CPUs of its own that are as fast as any: what happens from now on is
+    /// that they end, one by one, hours later perhaps.
+    fn settles(&self) -> bool {
+        let shapes = &self.setup.nodes;
+        let running = |job: &Job| matches!(job.state, State::Running { .. });
+        self.next == self.workload.len()
+            && self.setup.failures_per_node_hour == 0.0
+            && shapes.iter().all(|shape| shape.speed.to_bits() == shapes[0].speed.to_bits())
+            && self.nodes.iter().all(|node| node.inbound == 0 && node.host.threads() <= node.host.shape().cpus)
+            && self.nodes.iter().flat_map(|node| &node.entries).all(|pid| self.job(*pid).is_none_or(running))
     }
 
     fn arrive(&mut self) -> Result<(), WireError> {
@@ -283,6 +301,7 @@ impl<'a> World<'a> {
                 self.measure.ended(self.now, &job);
             }
         }
+        self.is_settled = self.is_settled || self.settles();
         self.plan_done(node);
     }
 

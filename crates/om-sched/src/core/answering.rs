@@ -18,6 +18,8 @@ use crate::offer::Offer;
 const INVITE_EVERY: Duration = Duration::from_secs(1);
 /// Of how many loaded nodes, picked at random, the most loaded one is invited.
 const INVITE_AMONG: usize = 8;
+/// So many nodes are looked at for that.
+const INVITE_LOOKS: usize = 64;
 /// A node is invited once it has this many tasks more than CPUs.
 const OVERLOAD_TASKS: f64 = 0.5;
 
@@ -129,6 +131,12 @@ impl Core {
             return;
         }
         let admin = self.jobs.admin();
+        let count = self.nodes.len();
+        let looks: Vec<usize> = if count <= INVITE_LOOKS {
+            (0..count).collect()
+        } else {
+            (0..INVITE_LOOKS).map(|_| self.random.below(count)).collect()
+        };
         let Ok(own) = self.own(now) else { return };
         let Some(migration) = &own.node.migration else { return };
         let Some(figures) = self.own_figures(own.node, |pid| self.moves.contains_key(&pid), None) else {
@@ -141,9 +149,9 @@ impl Core {
         if takes_none || figures.load() + OVERLOAD_TASKS > figures.cpus {
             return;
         }
-        let mut loaded: Vec<(f64, IpAddr)> = self
-            .nodes
-            .values()
+        let mut loaded: Vec<(f64, IpAddr)> = looks
+            .into_iter()
+            .filter_map(|index| self.nodes.at(index))
             .filter(|node| guard::check_node(now, own, node).is_ok())
             .filter_map(|node| {
                 let there = node.figures(now)?;

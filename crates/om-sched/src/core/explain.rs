@@ -92,7 +92,7 @@ impl Core {
     /// All jobs of this node, by entry, with what the policy would say now.
     #[must_use]
     pub fn explain_jobs(&self, now: Time) -> Vec<JobSays> {
-        let view = self.view(now, None).ok();
+        let view = self.view(now, None, None).ok();
         let price = self.price.line();
         let mut jobs: Vec<JobSays> = self
             .jobs

@@ -12,10 +12,18 @@ use crate::node::Node;
 use crate::price::PriceLine;
 use crate::view::{Here, Job, Target, View};
 
+/// For so long it is remembered who has given figures.
+const SPOKE: Duration = Duration::from_secs(2);
+
 impl Core {
     /// What the policy gets to see; with `only`, that one job and that one node as if nothing were under way
-    /// between them.
-    pub(super) fn view(&self, now: Time, only: Option<(u32, IpAddr)>) -> Result<View, Refusal> {
+    /// between them; with `among`, only those nodes.
+    pub(super) fn view(
+        &self,
+        now: Time,
+        only: Option<(u32, IpAddr)>,
+        among: Option<&[IpAddr]>,
+    ) -> Result<View, Refusal> {
         let own = self.own(now)?;
         let wanted = |pid: u32| only.is_none_or(|(job, _)| job == pid);
         let leaves = |pid: u32| self.is_under_way(pid) && only.is_none_or(|(job, _)| job != pid);
@@ -40,17 +48,38 @@ impl Core {
             // With nothing to move no node is worth a look.
             return Ok(View { here, jobs, targets: Vec::new(), free_slots: self.free_slots() });
         }
-        let targets = self
-            .nodes
-            .values()
-            .filter(|node| match only {
-                Some((_, address)) => address == node.address,
-                None => self.is_free(now, node.address).is_ok(),
-            })
-            .filter(|node| guard::check_node(now, own, node).is_ok())
-            .filter_map(|node| target_view(now, node))
-            .collect();
+        let fit = |node: &&Node| {
+            let is_free = only.is_some() || self.is_free(now, node.address).is_ok();
+            is_free && guard::check_node(now, own, node).is_ok()
+        };
+        let one = only.map(|(_, address)| [address]);
+        let targets = match one.as_ref().map(|one| &one[..]).or(among) {
+            Some(among) => {
+                let nodes = among.iter().filter_map(|address| self.nodes.get(address));
+                nodes.filter(fit).filter_map(|node| target_view(now, node)).collect()
+            }
+            None => self.nodes.values().filter(fit).filter_map(|node| target_view(now, node)).collect(),
+        };
         Ok(View { here, jobs, targets, free_slots: self.free_slots() })
+    }
+
+    /// The nodes that the policy gets to see in a cluster that is too large to be looked at as a whole: some at
+    /// random, those that have spoken up themselves, and the homes of guests. `None`: all.
+    pub(super) fn sample(&mut self, now: Time) -> Option<Vec<IpAddr>> {
+        let count = self.nodes.len();
+        let wanted = self.policy.wants(count);
+        if wanted >= count {
+            return None;
+        }
+        let mut among: Vec<IpAddr> = (0..wanted)
+            .filter_map(|_| self.nodes.at(self.random.below(count)).map(|node| node.address))
+            .collect();
+        let homes = self.jobs.iter().filter(|job| !job.is_own).map(|job| job.home);
+        let speakers = self.speakers.iter().filter(|(at, _)| now.saturating_sub(*at) <= SPOKE).map(|(_, it)| *it);
+        among.extend(homes.chain(speakers));
+        among.sort_unstable();
+        among.dedup();
+        Some(among)
     }
 
     pub(super) fn job_view(&self, now: Time, job: &LocalJob, price: PriceLine) -> Job {

@@ -10,6 +10,9 @@
 //! used is the best guess of what it still needs (the median residual life of UNIX processes is their age), each
 //! of its n tasks needs an nth of it. docs/policy.md derives this and says what the settings trade.
 //!
+//! What is won is a guess: the job may end sooner, and others that start or end may have evened the nodes out without it.
+//! What is paid is certain. So the gain has to be `min-return` times the cost, which the simulator says pays.
+//!
 //! Loads are averages of samples and speeds are measurements, so a gain that drowns in their noise is no gain:
 //! `min-benefit` and `speed-tolerance` say what noise is. A node short of memory sends something away whatever
 //! ΔJ says.
@@ -39,13 +42,16 @@ pub struct CostSettings {
     /// The least share of the job's own remaining time that a move has to save, 0 to 1. Less follows every
     /// fluctuation of the load, more leaves small imbalances alone.
     pub min_benefit: f64,
+    /// How many times its cost a move has to win beyond that cost, 0 to 100. More moves less, and only what has
+    /// lived longer.
+    pub min_return: f64,
     /// Nodes whose measured speeds differ by no more than this share count as equally fast, 0 to 1.
     pub speed_tolerance: f64,
 }
 
 impl Default for CostSettings {
     fn default() -> Self {
-        Self { all_nodes_up_to: 64, sample: 16, min_benefit: 0.05, speed_tolerance: 0.15 }
+        Self { all_nodes_up_to: 64, sample: 16, min_benefit: 0.05, min_return: 4.0, speed_tolerance: 0.15 }
     }
 }
 
@@ -73,6 +79,9 @@ impl Cost {
             if !(0.0..=1.0).contains(&value) {
                 problems.push(format!("{name} = {value}: must be 0 to 1"));
             }
+        }
+        if !(0.0..=100.0).contains(&settings.min_return) {
+            problems.push(format!("min-return = {}: must be 0 to 100", settings.min_return));
         }
         if problems.is_empty() { Ok(Self { settings }) } else { Err(problems.join("; ")) }
     }
@@ -108,10 +117,10 @@ impl Cost {
         Weighing { tasks, delta_j, remaining_s, cost_s, gain_s: remaining_s * delta_j - cost_s, here, there }
     }
 
-    /// Whether a gain is one: positive, and more than noise.
+    /// Whether a gain is one: worth the trouble, and more than noise.
     fn is_worth_it(&self, weighing: &Weighing) -> bool {
         let own_time = weighing.tasks * weighing.here.slowdown(weighing.here.load());
-        weighing.gain_s > 0.0 && weighing.delta_j >= self.settings.min_benefit * own_time
+        weighing.gain_s > self.settings.min_return * weighing.cost_s && weighing.delta_j >= self.settings.min_benefit * own_time
     }
 
     fn balance(&self, view: &View, targets: &[Target]) -> Vec<Proposal> {
@@ -178,6 +187,10 @@ impl Cost {
 }
 
 impl Policy for Cost {
+    fn wants(&self, nodes: usize) -> usize {
+        if nodes > self.settings.all_nodes_up_to { self.settings.sample } else { nodes }
+    }
+
     fn decide(&mut self, _now: Time, view: &View, random: &mut Random) -> Vec<Proposal> {
         let targets = self.candidates(view, random);
         if view.here.memory_short_bytes > 0
@@ -236,54 +249,8 @@ fn by(one: f64, other: f64) -> Ordering {
 mod tests {
     use std::net::IpAddr;
 
+    use super::super::scene::{figures, job, target, view};
     use super::*;
-    use crate::view::Here;
-
-    fn figures(movable: f64) -> Figures {
-        Figures { movable, background: 0.0, cpus: 1.0, speed: 1.0 }
-    }
-
-    fn job(pid: u32, cpu_s: f64) -> Job {
-        Job {
-            pid,
-            uid: 1000,
-            home: IpAddr::from([10, 77, 0, 1]),
-            tasks: 1.0,
-            cpu_s,
-            rss_bytes: 10 << 20,
-            threads: 1,
-            age_s: cpu_s * 4.0,
-            moves: 0,
-            move_cost_s: 0.2,
-            command: "job".into(),
-        }
-    }
-
-    fn target(last: u8, movable: f64) -> Target {
-        Target {
-            address: IpAddr::from([10, 77, 0, last]),
-            figures: figures(movable),
-            fresh: false,
-            memory_total_bytes: Some(8 << 30),
-            memory_available_bytes: Some(4 << 30),
-            cpu_features: 0,
-            guests_left: 8,
-            blocked: false,
-        }
-    }
-
-    fn view(jobs: Vec<Job>, targets: Vec<Target>) -> View {
-        let here = Here {
-            address: IpAddr::from([10, 77, 0, 1]),
-            figures: figures(jobs.iter().map(|job| job.tasks).sum()),
-            memory_available_bytes: Some(4 << 30),
-            memory_short_bytes: 0,
-            memory_reserve: 0.05,
-            memory_factor: 2.0,
-            cpu_features: 0,
-        };
-        View { here, jobs, targets, free_slots: 4 }
-    }
 
     fn decide(view: &View) -> Vec<Proposal> {
         Cost::default().decide(Time::ZERO, view, &mut Random::from_seed(3))
@@ -302,9 +269,9 @@ mod tests {
     #[test]
     fn a_job_that_has_used_less_than_its_move_costs_stays() {
         let jobs = |cpu_s| (1..=4).map(|pid| job(pid, cpu_s)).collect();
-        // 6 is saved for each second that it still needs, 0.2 is paid.
-        assert_eq!(decide(&view(jobs(0.033), vec![target(2, 0.0)])), vec![]);
-        assert_eq!(decide(&view(jobs(0.034), vec![target(2, 0.0)])).len(), 1);
+        // 6 is saved for each second that it still needs, 0.2 is paid, four times that has to be won.
+        assert_eq!(decide(&view(jobs(0.166), vec![target(2, 0.0)])), vec![]);
+        assert_eq!(decide(&view(jobs(0.167), vec![target(2, 0.0)])).len(), 1);
     }
 
     #[test]

@@ -5,7 +5,12 @@
 //! figures of the node that it chose, before anything moves.
 
 mod cost;
+mod lifetime;
+mod mosix;
 mod none;
+#[cfg(test)]
+mod scene;
+mod spread;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +19,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub use cost::{Cost, CostSettings};
+pub use lifetime::Lifetime;
+pub use mosix::Mosix;
 pub use none::Nothing;
+pub use spread::{Spread, SpreadSettings};
 
 use crate::Time;
 use crate::figures::Figures;
@@ -63,6 +71,12 @@ pub enum Event<'a> {
 pub trait Policy {
     /// Hears what happened. The default learns nothing.
     fn observe(&mut self, _now: Time, _event: &Event<'_>) {}
+
+    /// How many of `nodes` nodes it wants to see at a time, chosen at random; those that have spoken up themselves and
+    /// the homes of guests come on top. The default wants all.
+    fn wants(&self, nodes: usize) -> usize {
+        nodes
+    }
 
     /// Proposes moves, the best first. More than `view.free_slots` of them are of no use, nor are two for one job
     /// or two to one node.
@@ -137,6 +151,15 @@ impl Registry {
     pub fn stock() -> Self {
         Self::empty()
             .with("cost", |settings| Ok(Box::new(Cost::new(parse::<CostSettings>(settings)?)?)))
+            .with("lifetime", |settings| {
+                parse::<NoSettings>(settings)?;
+                Ok(Box::new(Lifetime))
+            })
+            .with("mosix", |settings| {
+                parse::<NoSettings>(settings)?;
+                Ok(Box::new(Mosix::default()))
+            })
+            .with("spread", |settings| Ok(Box::new(Spread::new(parse::<SpreadSettings>(settings)?)?)))
             .with("none", |settings| {
                 parse::<NoSettings>(settings)?;
                 Ok(Box::new(Nothing))
@@ -191,12 +214,12 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let error = Registry::stock().make("mosxi", toml::Table::new()).err().unwrap();
-        assert_eq!(error.to_string(), "unknown policy 'mosxi'; there are: cost, none");
+        assert_eq!(error.to_string(), "unknown policy 'mosxi'; there are: cost, lifetime, mosix, none, spread");
     }
 
     #[test]
     fn settings_that_a_policy_does_not_know_are_refused() {
-        for name in ["cost", "none"] {
+        for name in ["cost", "lifetime", "mosix", "none", "spread"] {
             let settings = toml::toml! { speed-limit = 3 };
             let error = Registry::stock().make(name, settings).err().unwrap().to_string();
             assert!(error.starts_with(&format!("[policies.{name}]: unknown field `speed-limit`")), "{error}");
