@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -61,6 +62,8 @@ pub fn receive_answers(input: &mut Receiver, mut dump: &UnixStream) {
             return;
         }
     }
+    // CRIU waits for an answer to its last page, and would for ever: it must not wait for a target that is gone.
+    let _ = dump.shutdown(Shutdown::Both);
 }
 
 /// At the target: what the page server answers goes to the source. Ends when it has everything.
