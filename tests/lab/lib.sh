@@ -39,7 +39,11 @@ start_lab() { # HOSTS [DAEMON…]
     trap stop_lab EXIT
     mapfile -t hosts < <(seq --format 'h%g' "$1")
     start_nodes "${hosts[@]}" ${2+-- "${@:2}"}
-    # The work tree may be closed to ordinary users, and /srv is h1's own.
+    copy_programs
+}
+
+# The work tree may be closed to ordinary users, and /srv is h1's own.
+copy_programs() {
     as_user h1 mkdir programs
     tar --create --directory "$TESTS/programs" . | as_user h1 tar --extract --directory programs
 }
@@ -109,11 +113,13 @@ until_is() { # EXPECTED CMD…
 start_job() { # CMD…
     start_in_shell "exec om run $(printf '%q ' "$@")"
     pid=$(content pid)
+    until_ok on h1 sh -c "test -e $dir/status || test -e $ROOT/$pid/om/where"
 }
 
 # The same with a shell's words, as 'cat big | om run sort'. There must be no other job.
 start_pipe() { # COMMANDS
     start_in_shell "$1"
+    until_ok on h1 sh -c "test -e $dir/status || ls $ROOT/[1-9]*/om/where"
     pid=$(on h1 sh -c "cd $ROOT && echo [1-9]*")
 }
 
@@ -125,7 +131,7 @@ start_in_shell() { # COMMANDS
         mkdir "$1" && cd "$1" && touch in && (echo "$BASHPID" >pid && eval "$2") <in >out 2>err
         echo "$?" >status.new
         mv status.new status' bash "$dir" "$1" >/dev/null
-    until_ok on h1 sh -c "test -e $dir/status || ls $ROOT/[1-9]*/om/where"
+    until_ok on h1 test -s "$dir/pid"
 }
 
 # What is in one of the job's files on home.
