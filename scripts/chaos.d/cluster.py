@@ -7,8 +7,9 @@ DIRECTORY are put: `result`, a line "FAULTS MOVES LOST DOUBLED CORRUPT TROUBLES"
 seen; and if something is wrong also what the hosts printed and the jobs' files. Exit status 1 if something is wrong.
 
 The seed decides which faults happen, to whom and for how long; what the machine is doing at that moment it does not.
-Jobs have their homes on h1 and h2. Only h3 is ever killed as a whole; the guests that it has then are lost by design, and
-all that is asked of those is that their `om run` ends and says so.
+Jobs have their homes on h1 and h2. h3 is sometimes killed as a whole, and h2 now and then. The guests of such a host are
+lost by design, and all that is asked of those is that their `om run` ends and says so; jobs whose home it was must end
+wherever they are.
 """
 
 import os
@@ -28,7 +29,7 @@ BIN, USER = os.environ["OM_BIN"], os.environ["OM_USER"]
 PATH = BIN + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OM_FILES = "run/om/proc"
 
-HOSTS, HOMES, MORTAL = ["h1", "h2", "h3"], ["h1", "h2"], "h3"
+HOSTS, HOMES, MORTALS = ["h1", "h2", "h3"], ["h1", "h2"], ["h3", "h3", "h2"]
 JOBS = 3
 # Seconds after which a silent node counts as dead: longer than any cut with all that it takes to connect again.
 GRACE = 30
@@ -209,7 +210,7 @@ class Job:
         self.directory = "/srv/job-%d-of-%s" % (number, lab.name)
         self.marker = self.directory + " "
         self.path = lab.disk(self.home) / self.directory[1:]
-        self.may_be_lost_since = None
+        self.may_be_lost_since = self.orphan_since = None
         self.ended = False
         self.moves = 0
         self.roles = None
@@ -256,7 +257,7 @@ class Job:
     def move_around(self):
         """Asks for one move after another. May hang where om-migd does."""
         address = {"10.77.0.%s" % host[1:]: host for host in HOSTS}
-        while not self.ended:
+        while not self.ended and not self.orphan_since:
             time.sleep(self.chance.uniform(0.1, 1.0))
             where = self.where()
             if where in ("", "queued", "migrating"):
@@ -282,6 +283,8 @@ class Job:
     def look(self, quiet_since):
         """Looks whether it has ended, or is stuck: nothing has happened to its nodes since `quiet_since`."""
         now = time.monotonic()
+        if self.orphan_since:
+            return self.look_at_orphan(now)
         if (self.path / "status").exists():
             self.ended = True
             return self.judge()
@@ -297,6 +300,17 @@ class Job:
             self.events.bad("lost", "job %d %s: %s" % (self.number, what, self.describe()))
             self.end_by_force()
         return None
+
+    def look_at_orphan(self, now):
+        """Its home was killed: it must end wherever it is."""
+        copies, alone = self.lab.copies(self), now - self.orphan_since
+        if not copies:
+            self.ended = True
+            self.events.log("job %d: has ended %.0f s after its home" % (self.number, alone))
+            self.compare(True)
+        elif alone > GRACE + 30:
+            self.ended = True
+            self.events.trouble("job %d: goes on %.0f s after its home: %s" % (self.number, alone, copies))
 
     def describe(self):
         copies = ["%s %s%s" % (host, cgroup, "" if running else " frozen")
@@ -322,21 +336,12 @@ class Job:
     def judge(self):
         """Compares what it has left with what it should have."""
         status, said = self.content("status").decode().strip(), self.content("err").decode("utf-8", "replace")
-        expected = self.expected()
         for line in said.splitlines():
             if line.startswith("moves "):
                 self.moves = int(line.split()[1])
         lost = status != "0"
-        for name in ["out", "steps"]:
-            content = self.content(name)
-            whole = content[:content.rfind(b"\n") + 1]
-            if whole == expected or (lost and expected.startswith(whole)):
-                continue
-            lines = whole.splitlines()
-            kind = "doubled" if len(set(lines)) < len(lines) else "corrupt"
-            good = os.path.commonprefix([lines, expected.splitlines()])
-            return self.events.bad(kind, "job %d: %s is wrong from line %d on: %s" % (
-                self.number, name, len(good), lines[len(good):len(good) + 3]))
+        if not self.compare(lost):
+            return None
         if not lost:
             return self.events.log("job %d: is done after %d moves" % (self.number, self.moves))
         said_last = (said.strip().splitlines() or [""])[-1]
@@ -347,6 +352,22 @@ class Job:
             return self.events.log("job %d: was lost with its node, told after %.0f s" % (self.number, took))
         return self.events.bad("lost", "job %d: om run ended with %s: %s; %s" % (
             self.number, status, said_last, self.describe()))
+
+    def compare(self, lost):
+        """Whether its output is right, as far as it has come if it is lost."""
+        expected = self.expected()
+        for name in ["out", "steps"]:
+            content = self.content(name)
+            whole = content[:content.rfind(b"\n") + 1]
+            if whole == expected or (lost and expected.startswith(whole)):
+                continue
+            lines = whole.splitlines()
+            kind = "doubled" if len(set(lines)) < len(lines) else "corrupt"
+            good = os.path.commonprefix([lines, expected.splitlines()])
+            self.events.bad(kind, "job %d: %s is wrong from line %d on: %s" % (
+                self.number, name, len(good), lines[len(good):len(good) + 3]))
+            return False
+        return True
 
 
 class Waiting:
@@ -448,16 +469,16 @@ class Chaos:
         kinds = {"kill": 5, "stop": 5, "restart": 3, "cut": 6, "fill /run": 2, "fill memory": 2, "kill node": 1}
         kind = self.chance.choices(list(kinds), kinds.values())[0]
         role = self.chance.choice(["source", "target", "home"])
-        in_a_move, delay, amount = self.chance.random() < 0.8, self.chance.uniform(0, 0.8), self.chance.random()
+        in_a_move, delay, amount = self.chance.random() < 0.8, self.chance.uniform(0, 0.4), self.chance.random()
         length = self.chance.choice([(0.2, 2.5), (0.2, 2.5), (3, 8), (9, 13)])
-        fallback = self.chance.choice(HOSTS)
-        while (kind == "kill node" and self.active) or MORTAL + " dies" in self.active or (
+        fallback, mortal = self.chance.choice(HOSTS), self.chance.choice(MORTALS)
+        while (kind == "kill node" and self.active) or "kill node" in self.active.values() or (
                 kind == "cut" and time.monotonic() < self.next_cut):
             self.wait(0.1)
         moving = self.await_move() if in_a_move else None
         host = moving.roles[role] if moving else fallback
         if kind == "kill node":
-            host = MORTAL
+            host = mortal
         while host in self.active:
             self.wait(0.1)
         seconds = {
@@ -532,7 +553,10 @@ class Chaos:
     def kill_node(self, host, seconds):
         now = time.monotonic()
         for job in list(self.jobs):
-            if self.lab.has_copy(job, host):
+            if job.home == host:
+                job.orphan_since = now
+                self.events.log("job %d has lost its home" % job.number)
+            elif self.lab.has_copy(job, host):
                 job.may_be_lost_since = now
                 self.events.log("job %d may be lost" % job.number)
         self.lab.script("kill", host)
