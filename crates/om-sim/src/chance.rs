@@ -78,5 +78,5 @@ mod tests {
         assert_eq!(drawn.map(f64::to_bits), DRAWN, "{drawn:?}");
     }
 
-    const DRAWN: [u64; 3] = [0, 0, 0];
+    const DRAWN: [u64; 3] = [4_605_705_287_975_019_340, 4_619_624_693_908_690_811, 4_609_885_084_906_405_955];
 }
