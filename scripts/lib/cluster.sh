@@ -3,9 +3,6 @@
 
 # shellcheck shell=bash
 
-# The daemons by NAME@HOST: their pids there.
-declare -A daemons
-
 # Runs CMD as root.
 on() { # HOST CMD…
     (cd / && PATH=$OM_BIN:$PATH exec "$HERE/lab" exec "$@")
@@ -47,15 +44,21 @@ prepare_node() { # HOST
 start_daemon() { # NAME HOST [OPTION…]
     local user=$OM_DAEMON
     [[ $1 != om-migd ]] || user=root
-    daemons[$1@$2]=$(on -d --user "$user" "$2" "$1" "${@:3}")
+    on -d --user "$user" "$2" "$1" "${@:3}" >"$(pid_file "$1" "$2")"
 }
+
+# Where the daemon's pid on the host is written down, while it has not been stopped.
+pid_file() { echo "/run/om-lab/$OM_LAB/$2/$1.pid"; } # NAME HOST
+
+is_started() { [[ -e $(pid_file "$1" "$2") ]]; } # NAME HOST
+
+pid_of() { cat "$(pid_file "$1" "$2")"; } # NAME HOST
 
 # Ends the daemon with SIGTERM, or with another signal, and returns when it has gone.
 stop_daemon() { # NAME HOST [SIGNAL]
-    local pid=${daemons[$1@$2]}
     # shellcheck disable=SC2016 # the host's shell fills it in
-    on "$2" bash -c 'kill -s "$2" "$1"; while [[ -d /proc/$1 ]]; do sleep 0.02; done' bash "$pid" "${3:-TERM}"
-    unset "daemons[$1@$2]"
+    on "$2" bash -c 'kill -s "$2" "$1"; while [[ -d /proc/$1 ]]; do sleep 0.02; done' bash "$(pid_of "$1" "$2")" "${3:-TERM}"
+    rm "$(pid_file "$1" "$2")"
 }
 
 # Waits until CMD succeeds, at most so long.
