@@ -386,7 +386,9 @@ class Waiting:
 class Chaos:
     def __init__(self, name, faults, seed, directory):
         self.faults, self.directory = faults, directory
-        self.chance = random.Random("%s %s" % (seed, name.rsplit("-", 1)[-1]))
+        # Two, since when a job begins depends on the machine.
+        number = name.rsplit("-", 1)[-1]
+        self.chance, self.jobs_chance = random.Random("%s %s" % (seed, number)), random.Random("%s %s jobs" % (seed, number))
         self.events = Events(name, directory)
         self.lab = Lab(name, self.events)
         self.jobs, self.moves, self.started = [], 0, 0
@@ -435,7 +437,7 @@ class Chaos:
                     self.moves += job.moves
             while len(self.jobs) < JOBS and not self.stopping:
                 self.started += 1
-                job = Job(self.started, self.lab, self.chance, self.events, self.most_steps)
+                job = Job(self.started, self.lab, self.jobs_chance, self.events, self.most_steps)
                 self.start_job(job)
             rest = deadline - time.monotonic()
             if rest <= 0:
