@@ -64,7 +64,9 @@ fn choose(word: &str, job: &Job, hearing: &HearingArgs) -> Result<Choice, Failur
     if let Ok(destination) = word.parse::<Destination>() {
         return Ok(Choice::Go(destination));
     }
-    if word.is_empty() || word.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':') {
+    let is_no_name = word.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':')
+        || word.chars().all(|c| c.is_ascii_digit() || c == '.');
+    if is_no_name {
         return Err(Failure::Usage(format!(
             "'{word}' is no address, no node's name, and neither home nor best"
         )));

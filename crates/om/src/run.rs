@@ -104,7 +104,7 @@ impl Deputy {
         };
         let signals = Signals::catch().map_err(failed("catch signals"))?;
         link.stop_blocking().map_err(failed("use om-migd's socket"))?;
-        terminal::restore_on_panic();
+        terminal::restore_on_panic("");
         let mut deputy = Self {
             link,
             signals,

@@ -4,15 +4,17 @@
 //! it means, and what the job writes is shown as it comes. Its old modes are put back whenever `om run` stops, loses
 //! the foreground or ends, in a panic too.
 //!
-//! In a pipeline the terminal is not ours alone. If stdout is a pipe that another program of the same job of the shell
-//! reads, that program may be `less` and want the keyboard. Then the modes are left as they are, and the job gets
-//! what is typed only while nobody has switched line mode off.
+//! Sometimes the terminal is not ours alone. If stdout is a pipe that another program of the same job of the shell
+//! reads, that program may be `less` and want the keyboard; and under `setsid` a shell on the same terminal goes on
+//! beside us. Then the modes are left as they are, and the job gets what is typed only while nobody has switched line
+//! mode off.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, isatty, tcgetpgrp};
@@ -35,11 +37,12 @@ impl Terminal {
         let streams = [output.as_fd(), input.as_fd(), error.as_fd()];
         let tty = streams.into_iter().find(|stream| isatty(stream).unwrap_or(false))?;
         let tty = tty.try_clone_to_owned().ok()?;
-        let shared = is_pipe(output.as_fd()) && has_companions();
+        let is_controlling = tcgetpgrp(&tty) != Err(Errno::ENOTTY);
+        let shared = !is_controlling || (is_pipe(output.as_fd()) && has_companions());
         Some(Self { tty, shared })
     }
 
-    /// Whether another program of a pipeline may want the keyboard.
+    /// Whether another program may want the keyboard.
     pub fn is_shared(&self) -> bool {
         self.shared
     }
@@ -113,11 +116,13 @@ pub fn restore() {
     }
 }
 
-/// Has a panic put the terminal's modes back before it is reported.
-pub fn restore_on_panic() {
+/// Has a panic put the terminal's modes back, and show `farewell` on stdout, before it is reported.
+pub fn restore_on_panic(farewell: &'static str) {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         restore();
+        let mut out = io::stdout();
+        let _ = out.write_all(farewell.as_bytes()).and_then(|()| out.flush());
         report(panic);
     }));
 }

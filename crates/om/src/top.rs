@@ -41,7 +41,7 @@ pub fn run(root: &OmRoot, args: &TopArgs) -> Result<ExitCode, Failure> {
     }
     let ear = Ear::open(&args.hearing)?;
     let signals = Signals::catch().map_err(Failure::io("catch signals"))?;
-    terminal::restore_on_panic();
+    terminal::restore_on_panic(LEAVE);
     let mut top = Top { root, ear, signals };
     let ended_by = enter().and_then(|()| top.show());
     leave();

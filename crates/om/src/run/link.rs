@@ -49,8 +49,12 @@ impl Link {
         };
         let socket = connected.map_err(|error| {
             let why = match error.kind() {
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                ErrorKind::NotFound => {
                     "it is not running; start it (systemctl start om-migd, or om-migd as root)".to_owned()
+                }
+                ErrorKind::ConnectionRefused => {
+                    "nobody answers; start it (systemctl start om-migd), or do without om run in a job that is away from home"
+                        .to_owned()
                 }
                 ErrorKind::PermissionDenied => "you may not use it; ask this node's administrator".to_owned(),
                 _ => error.to_string(),

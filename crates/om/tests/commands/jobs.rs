@@ -128,9 +128,11 @@ fn what_cannot_be_moved_is_said() {
     let (status, _, error) = place.om(&["move", "99", "home"]);
     assert_eq!((status, error.as_str()), (1, "om: 99: no such job on this node; om ps lists them\n"));
     place.add_job(42, "127.0.0.1", "home", "", "sort");
-    let (status, _, error) = place.om(&["move", "42", "10.0.0.1.2 "]);
-    assert_eq!(status, 2);
-    assert!(error.contains("is no address, no node's name"), "{error}");
+    for word in ["10.0.0.1 ", "10.77.0.300", "10.77", "fe80::1%eth0", "", "a b"] {
+        let (status, _, error) = place.om(&["move", "42", word]);
+        assert_eq!(status, 2);
+        assert!(error.contains("is no address, no node's name"), "{error}");
+    }
     assert_eq!(place.om(&["lock", "99"]).0, 1);
 }
 
@@ -169,7 +171,8 @@ fn waiting_ends_when_the_last_guest_has_left() {
         fs::remove_dir_all(guest).unwrap();
     });
     assert_eq!(place.om(&["expel", "--wait"]), (0, String::new(), String::new()));
-    assert!(leaver.is_finished());
+    assert!(!place.path("om/7/om").exists());
+    leaver.join().unwrap();
     assert_eq!(place.om(&["bring", "--wait"]).0, 0);
 }
 

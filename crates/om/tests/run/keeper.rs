@@ -1,12 +1,13 @@
 //! A keeper that has no job: it takes what `om run` sends and answers what a test wants.
 
 use std::io::{self, IoSliceMut, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sockopt};
 use om_proto::control::{Ending, MAX_FRAME, Reply, Request, Start, Usage};
 use om_proto::frame;
@@ -64,6 +65,7 @@ impl Keeper {
 
     /// Takes the next `om run` in.
     pub fn accept(&self) -> Job {
+        assert!(is_readable(&self.listener), "om run never came");
         let (socket, _) = self.listener.accept().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let (start, streams) = receive_start(&socket).unwrap();
@@ -180,6 +182,12 @@ impl Drop for Running {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Whether something is to be read there before long, be it an end.
+pub fn is_readable(descriptor: impl AsFd) -> bool {
+    let mut descriptors = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    poll(&mut descriptors, PollTimeout::try_from(PATIENCE).unwrap()).unwrap() > 0
 }
 
 /// Waits until something is so.

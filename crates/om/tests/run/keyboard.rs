@@ -202,9 +202,9 @@ fn a_job_in_the_background_leaves_the_terminal_alone() {
 }
 
 #[test]
-fn the_interrupt_key_of_a_raw_terminal_ends_a_loop_of_the_shell_too() {
+fn the_interrupt_key_of_a_raw_terminal_ends_a_script_too() {
     let mut desk = Desk::new();
-    desk.command("for i in 1 2 3; do $OM x; done; echo status \"is\" $?");
+    desk.command("bash -c 'for i in 1 2 3; do $OM x; done; true'");
     let mut job = desk.keeper.start(true);
     assert!(hear_foreground(&mut job));
     // What the key does in the job's terminal.
@@ -244,4 +244,15 @@ fn where_a_shell_takes_the_output_the_terminal_is_the_jobs() {
     job.end(Ending::Code(0));
     desk.wait_for("got chosen");
     desk.wait_until_cooked();
+}
+
+#[test]
+fn beside_a_shell_on_the_same_terminal_the_modes_are_left_alone() {
+    let mut desk = Desk::new();
+    desk.command("setsid $OM x & sleep 0.2; echo the shell goes \"on\"");
+    let mut job = desk.keeper.start(true);
+    assert!(hear_foreground(&mut job));
+    desk.wait_for("the shell goes on");
+    desk.wait_until_cooked();
+    job.end(Ending::Code(0));
 }
