@@ -186,7 +186,38 @@ fn below(directory: &OwnedFd, name: &str, depth: usize) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, TcpListener};
+
+    use om_proto::key::ClusterKeys;
+
     use super::*;
+    use crate::net::link;
+    use crate::net::preamble::{self, JobId, Preamble, Purpose};
+    use crate::net::tls::Identity;
+
+    #[test]
+    fn a_dump_hears_that_its_target_has_gone() {
+        let here = IpAddr::from([127, 0, 0, 1]);
+        let keys = ClusterKeys::parse(&"ab".repeat(32), Path::new("key")).unwrap();
+        let identity = Identity::new(&keys, here).unwrap();
+        let listener = TcpListener::bind((here, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let target = std::thread::spawn({
+            let identity = identity.clone();
+            move || {
+                let (mut socket, _) = listener.accept().unwrap();
+                socket.read_exact(&mut [0; preamble::LENGTH]).unwrap();
+                drop(identity.accept(socket).unwrap());
+            }
+        });
+        let preamble = Preamble { purpose: Purpose::Move, job: JobId([1; 16]) };
+        let (_out, mut input) = link::split(identity.connect(address, &preamble).unwrap()).unwrap();
+        target.join().unwrap();
+        let (ours, mut criu) = UnixStream::pair().unwrap();
+        receive_answers(&mut input, &ours);
+        criu.set_nonblocking(true).unwrap();
+        assert_eq!(criu.read(&mut [0; 1]).unwrap(), 0, "the end, though our side still has its socket");
+    }
 
     #[test]
     fn a_name_from_another_node_stays_in_its_directory() {

@@ -200,7 +200,13 @@ fn prepare(socket: &TcpStream, silence: Duration) -> io::Result<()> {
 
 fn handshake(mut connection: Connection, mut socket: TcpStream) -> io::Result<Stream> {
     while connection.is_handshaking() {
-        connection.complete_io(&mut socket)?;
+        connection.complete_io(&mut socket).map_err(|error| match error.kind() {
+            // What a time-out of a socket looks like.
+            io::ErrorKind::WouldBlock => {
+                io::Error::new(io::ErrorKind::TimedOut, "om-migd there does not answer")
+            }
+            _ => error,
+        })?;
     }
     socket.set_read_timeout(None)?;
     Ok(Stream { tls: connection, socket, cipher: Cipher::default() })
