@@ -125,3 +125,8 @@ fn show_config(cli: &Cli, registry: &Registry) -> ExitCode {
         }
     }
 }
+
+/// Compiles what docs/writing-a-scheduler.md shows.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/writing-a-scheduler.md")]
+struct WritingAScheduler;

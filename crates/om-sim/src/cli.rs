@@ -70,6 +70,12 @@ pub struct Run {
     /// Every job starts where it is submitted.
     #[arg(long)]
     pub no_placement: bool,
+    /// Jobs from a file, CSV (submit_s,node,cpu_s,mem_mib[,threads]) or SWF, instead of --load, --seconds and --workload.
+    #[arg(long)]
+    pub trace: Option<PathBuf>,
+    /// The jobs of the trace come so many times faster.
+    #[arg(long, default_value_t = 1.0)]
+    pub trace_speed: f64,
     /// An om-sched.toml whose settings all nodes use.
     #[arg(long)]
     pub config: Option<PathBuf>,

@@ -22,5 +22,6 @@ pub mod pooled;
 pub mod run;
 pub mod setup;
 mod table;
+pub mod trace;
 pub mod workload;
 pub mod world;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
             match error {
                 RunError::Config(_) => ExitCode::from(EXIT_CONFIG),
                 RunError::Value { .. } | RunError::Policy(_) => ExitCode::from(EXIT_USAGE),
-                RunError::Wire(_) => ExitCode::FAILURE,
+                RunError::Wire(_) | RunError::Trace(_) => ExitCode::FAILURE,
             }
         }
     }

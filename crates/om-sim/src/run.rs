@@ -13,6 +13,7 @@ use crate::measure::Figures;
 use crate::network::{Quality, WireError};
 use crate::pooled;
 use crate::setup::{Brain, Setup};
+use crate::trace::{self, TraceError};
 use crate::world::World;
 
 /// Why there is no result.
@@ -34,6 +35,9 @@ pub enum RunError {
     /// A policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// The trace.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// The simulation found a fault in the wire format.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -72,8 +76,8 @@ pub struct Comparison {
     pub load: f64,
     /// The workload's name.
     pub workload: String,
-    /// The slowdown of pooled processor sharing.
-    pub pooled_slowdown: f64,
+    /// The slowdown of pooled processor sharing; `null` for a trace.
+    pub pooled_slowdown: Option<f64>,
     /// One row a policy.
     pub policies: Vec<Row>,
 }
@@ -88,9 +92,16 @@ pub fn compare(run: &Run, registry: &dyn Fn() -> Registry) -> Result<Comparison,
     for policy in &run.policy {
         Brain::named(policy, registry(), &setup)?;
     }
+    let trace = match &run.trace {
+        Some(path) => Some(trace::read(path, run.nodes, run.trace_speed)?),
+        None => None,
+    };
     let mut results: Vec<Vec<Seeded>> = vec![Vec::new(); run.policy.len()];
     for seed in run.seed..run.seed + run.seeds {
-        let workload = run.workload.arrivals(&setup.nodes, run.load, run.seconds, seed);
+        let workload = match &trace {
+            Some(jobs) => jobs.clone(),
+            None => run.workload.arrivals(&setup.nodes, run.load, run.seconds, seed),
+        };
         for (policy, results) in run.policy.iter().zip(&mut results) {
             let brain = Brain::named(policy, registry(), &setup)?;
             let figures = World::new(&setup, &workload, brain, seed).run()?;
@@ -98,6 +109,8 @@ pub fn compare(run: &Run, registry: &dyn Fn() -> Registry) -> Result<Comparison,
         }
     }
     let cpus: u32 = setup.nodes.iter().map(|node| node.cpus).sum();
+    // Pooled processor sharing says nothing about jobs that do not come at random.
+    let pooled_slowdown = trace.is_none().then(|| pooled::slowdown(cpus, run.load));
     let rows = run.policy.iter().zip(results).map(|(policy, seeds)| Row {
         policy: policy.clone(),
         mean: mean(&seeds),
@@ -107,8 +120,8 @@ pub fn compare(run: &Run, registry: &dyn Fn() -> Registry) -> Result<Comparison,
     Ok(Comparison {
         nodes: run.nodes,
         load: run.load,
-        workload: run.workload.to_string(),
-        pooled_slowdown: pooled::slowdown(cpus, run.load),
+        workload: run.trace.as_ref().map_or(run.workload.to_string(), |path| path.display().to_string()),
+        pooled_slowdown,
         policies: rows.collect(),
     })
 }
@@ -120,6 +133,7 @@ fn check(run: &Run) -> Result<(), RunError> {
     positive("load", run.load, 0.99, "more than 0 and at most 0.99")?;
     positive("seconds", run.seconds, 1e7, "more than 0 and at most 10000000")?;
     positive("period", run.period, 60.0, "more than 0 and at most 60")?;
+    positive("trace-speed", run.trace_speed, 1e9, "more than 0")?;
     let share = |name, value: f64, limit: f64, range| {
         if (0.0..=limit).contains(&value) { Ok(()) } else { Err(RunError::Value { name, value, range }) }
     };

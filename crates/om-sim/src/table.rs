@@ -41,6 +41,9 @@ impl fmt::Display for Comparison {
             }
             writeln!(f)?;
         }
-        writeln!(f, "{:<14} {:>14.3}", "ideal pooled", self.pooled_slowdown)
+        match self.pooled_slowdown {
+            Some(slowdown) => writeln!(f, "{:<14} {slowdown:>14.3}", "ideal pooled"),
+            None => Ok(()),
+        }
     }
 }
