@@ -11,6 +11,7 @@ use crate::node::Node;
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     keys: Vec<u128>,
+    #[expect(clippy::vec_box, reason = "nodes are large, and the list shifts whenever one comes")]
     nodes: Vec<Box<Node>>,
 }
 

@@ -468,7 +468,11 @@ fn exit_statuses_are_those_of_the_documentation() {
         let output = run(arguments);
         assert_eq!(output.status.code(), Some(78));
         assert!(text(&output).contains("history = 0: must be 1 to 100000"), "{}", text(&output));
-        assert!(text(&output).contains("unknown policy 'mosxi'; there are: cost, lifetime"), "{}", text(&output));
+        assert!(
+            text(&output).contains("unknown policy 'mosxi'; there are: cost, lifetime"),
+            "{}",
+            text(&output)
+        );
     }
     rig.configure("speed = 3");
     let output = run(&[]);

@@ -61,7 +61,9 @@ impl World<'_> {
             .collect();
         let few = TARGETS.min(targets.len());
         if few < targets.len() {
-            targets.select_nth_unstable_by(few, |one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+            targets.select_nth_unstable_by(few, |one, other| {
+                one.0.total_cmp(&other.0).then(one.1.cmp(&other.1))
+            });
             targets.truncate(few);
         }
         targets.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));

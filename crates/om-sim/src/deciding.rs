@@ -227,7 +227,11 @@ impl World<'_> {
                 home: self.nodes[arrival.node as usize].address,
                 is_own: arrival.node == here,
                 place,
-                cpu: Duration::from_secs_f64(if job.node == here { job.used_s(served_s) } else { job.used_s }),
+                cpu: Duration::from_secs_f64(if job.node == here {
+                    job.used_s(served_s)
+                } else {
+                    job.used_s
+                }),
                 runnable: if is_running { arrival.threads } else { 0 },
                 rss_bytes: arrival.rss_bytes,
                 threads: arrival.threads,

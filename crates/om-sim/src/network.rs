@@ -138,12 +138,7 @@ impl Network {
     }
 
     /// What node `to` has to hear after the first `heard` broadcasts until `now`; with whether it does.
-    pub fn heard_since(
-        &self,
-        now: Nanos,
-        to: u32,
-        heard: u64,
-    ) -> impl Iterator<Item = (&Broadcast, bool)> {
+    pub fn heard_since(&self, now: Nanos, to: u32, heard: u64) -> impl Iterator<Item = (&Broadcast, bool)> {
         let skip = usize::try_from(heard.saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.broadcasts
             .iter()
@@ -181,8 +176,7 @@ impl Network {
         let mut buffer = [0; MAX_DATAGRAM];
         let bytes = codec::encode(&mut buffer, here, 1, self.sequence, offer, &self.keys)
             .map_err(|full| WireError(full.to_string()))?;
-        let decoded =
-            codec::decode(bytes, &self.keys).map_err(|reject| WireError(reject.to_string()))?;
+        let decoded = codec::decode(bytes, &self.keys).map_err(|reject| WireError(reject.to_string()))?;
         let at = now + nanos(self.quality.delay_s * (0.5 + chance::uniform(&mut self.random)));
         if self.quality.loss > 0.0 && chance::uniform(&mut self.random) < self.quality.loss {
             return Ok(None);

@@ -1,6 +1,7 @@
 //! One comparison: every policy on the same jobs, seed by seed.
 
 use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
 
 use om_sched::config::{Config, ConfigError};
 use om_sched::policy::{PolicyError, Registry};
@@ -103,11 +104,13 @@ pub fn compare(run: &Run, registry: &dyn Fn() -> Registry) -> Result<Comparison,
             None => run.workload.arrivals(&setup.nodes, run.load, run.seconds, seed),
         };
         for (policy, results) in run.policy.iter().zip(&mut results) {
+            progress(&format!("seed {seed}: {policy}"));
             let brain = Brain::named(policy, registry(), &setup)?;
             let figures = World::new(&setup, &workload, brain, seed).run()?;
             results.push(Seeded { seed, figures });
         }
     }
+    progress("");
     let cpus: u32 = setup.nodes.iter().map(|node| node.cpus).sum();
     // Pooled processor sharing says nothing about jobs that do not come at random.
     let pooled_slowdown = trace.is_none().then(|| pooled::slowdown(cpus, run.load));
@@ -124,6 +127,15 @@ pub fn compare(run: &Run, registry: &dyn Fn() -> Registry) -> Result<Comparison,
         pooled_slowdown,
         policies: rows.collect(),
     })
+}
+
+/// Says what is being done to whoever waits at a terminal.
+fn progress(what: &str) {
+    let mut out = io::stderr();
+    if out.is_terminal() {
+        // Nobody is hurt if it cannot be said.
+        let _ = write!(out, "\r\x1b[K{what}").and_then(|()| out.flush());
+    }
 }
 
 fn check(run: &Run) -> Result<(), RunError> {

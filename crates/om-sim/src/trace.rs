@@ -89,7 +89,11 @@ struct Raw {
 
 impl Raw {
     fn arrival(self, first_s: f64, nodes: u32, scale: f64) -> Arrival {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast from f64 saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast from f64 saturates"
+        )]
         let rss_bytes = (self.memory_mib * MIB) as u64;
         Arrival {
             at: nanos((self.submit_s - first_s) / scale),

@@ -205,7 +205,10 @@ impl<'a> World<'a> {
         self.next == self.workload.len()
             && self.setup.failures_per_node_hour == 0.0
             && shapes.iter().all(|shape| shape.speed.to_bits() == shapes[0].speed.to_bits())
-            && self.nodes.iter().all(|node| node.inbound == 0 && node.host.threads() <= node.host.shape().cpus)
+            && self
+                .nodes
+                .iter()
+                .all(|node| node.inbound == 0 && node.host.threads() <= node.host.shape().cpus)
             && self.nodes.iter().flat_map(|node| &node.entries).all(|pid| self.job(*pid).is_none_or(running))
     }
 
@@ -418,9 +421,8 @@ impl<'a> World<'a> {
         self.nodes[dead as usize].is_alive = false;
         self.nodes[dead as usize].scheduler = None;
         let dying = |job: &Job| job.node == dead || job.arrival.node == dead;
-        let lost: Vec<u32> = (0..index(self.jobs.len()))
-            .filter(|pid| self.job(*pid).is_some_and(dying))
-            .collect();
+        let lost: Vec<u32> =
+            (0..index(self.jobs.len())).filter(|pid| self.job(*pid).is_some_and(dying)).collect();
         for pid in lost {
             self.lose(pid);
         }

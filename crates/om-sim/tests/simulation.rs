@@ -1,5 +1,7 @@
 //! Whole simulations, short ones: what has to hold whatever the seed.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails like a test")]
+
 use clap::Parser;
 use om_sched::policy::Registry;
 use om_sim::cli::{Cli, Command};
@@ -7,7 +9,8 @@ use om_sim::measure::Figures;
 use om_sim::run::{Comparison, compare};
 
 fn comparison(line: &str) -> Comparison {
-    let Command::Run(run) = Cli::try_parse_from(format!("om-sim run {line}").split_whitespace()).unwrap().command;
+    let Command::Run(run) =
+        Cli::try_parse_from(format!("om-sim run {line}").split_whitespace()).unwrap().command;
     compare(&run, &Registry::stock).unwrap()
 }
 
@@ -46,7 +49,10 @@ fn no_invariant_is_broken_by_any_policy_under_loss_and_failures() {
             for more in ["", "--loss 0.2 --delay-ms 5 --failures 20", "--no-placement --period 3"] {
                 let figures = figures(&format!("{common} {more}"));
                 assert_eq!(figures.violations, 0, "{common} {more}");
-                assert!(figures.jobs > 200 && figures.moves_per_1000_jobs > 0.0, "{common} {more}: {figures:?}");
+                assert!(
+                    figures.jobs > 200 && figures.moves_per_1000_jobs > 0.0,
+                    "{common} {more}: {figures:?}"
+                );
             }
         }
     }

@@ -1,5 +1,7 @@
 //! The example works: as a daemon's policy and in the simulator.
 
+#![expect(clippy::unwrap_used, reason = "a helper of tests fails like a test")]
+
 use std::fs;
 use std::process::Command;
 
@@ -44,7 +46,8 @@ fn the_binary_checks_its_rules() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_example-rules"));
         command.arg("--check").arg("--config").arg(&file).output().unwrap()
     };
-    let good = check("policy = \"rules\"\n[[policies.rules.rule]]\ncommand = \"cc\"\nnodes-with-mib = 4096\n");
+    let good =
+        check("policy = \"rules\"\n[[policies.rules.rule]]\ncommand = \"cc\"\nnodes-with-mib = 4096\n");
     assert!(good.status.success(), "{}", String::from_utf8_lossy(&good.stderr));
     let bad = check("policy = \"rules\"\n[[policies.rules.rule]]\nsize = 3\n");
     assert_eq!(bad.status.code(), Some(78));

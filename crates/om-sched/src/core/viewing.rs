@@ -75,7 +75,8 @@ impl Core {
             .filter_map(|_| self.nodes.at(self.random.below(count)).map(|node| node.address))
             .collect();
         let homes = self.jobs.iter().filter(|job| !job.is_own).map(|job| job.home);
-        let speakers = self.speakers.iter().filter(|(at, _)| now.saturating_sub(*at) <= SPOKE).map(|(_, it)| *it);
+        let speakers =
+            self.speakers.iter().filter(|(at, _)| now.saturating_sub(*at) <= SPOKE).map(|(_, it)| *it);
         among.extend(homes.chain(speakers));
         among.sort_unstable();
         among.dedup();

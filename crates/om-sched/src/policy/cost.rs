@@ -120,7 +120,8 @@ impl Cost {
     /// Whether a gain is one: worth the trouble, and more than noise.
     fn is_worth_it(&self, weighing: &Weighing) -> bool {
         let own_time = weighing.tasks * weighing.here.slowdown(weighing.here.load());
-        weighing.gain_s > self.settings.min_return * weighing.cost_s && weighing.delta_j >= self.settings.min_benefit * own_time
+        weighing.gain_s > self.settings.min_return * weighing.cost_s
+            && weighing.delta_j >= self.settings.min_benefit * own_time
     }
 
     fn balance(&self, view: &View, targets: &[Target]) -> Vec<Proposal> {

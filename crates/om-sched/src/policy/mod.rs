@@ -214,7 +214,10 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_the_known_ones() {
         let error = Registry::stock().make("mosxi", toml::Table::new()).err().unwrap();
-        assert_eq!(error.to_string(), "unknown policy 'mosxi'; there are: cost, lifetime, mosix, none, spread");
+        assert_eq!(
+            error.to_string(),
+            "unknown policy 'mosxi'; there are: cost, lifetime, mosix, none, spread"
+        );
     }
 
     #[test]

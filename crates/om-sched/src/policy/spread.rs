@@ -61,7 +61,8 @@ impl Policy for Spread {
         }
         let mut targets: Vec<&Target> = view.targets.iter().collect();
         random.shuffle(&mut targets);
-        let largest = |one: &&Job, other: &&Job| one.tasks.total_cmp(&other.tasks).then(other.pid.cmp(&one.pid));
+        let largest =
+            |one: &&Job, other: &&Job| one.tasks.total_cmp(&other.tasks).then(other.pid.cmp(&one.pid));
         let Some(job) = view.jobs.iter().max_by(largest) else { return Vec::new() };
         let target = targets
             .into_iter()
