@@ -21,6 +21,12 @@ pub fn nice_of(pid: Pid) -> io::Result<i32> {
     }
 }
 
+/// Sends a signal by its number, the real-time ones too, which nix does not know.
+pub fn send_signal(pid: Pid, signal: i32) -> io::Result<()> {
+    // SAFETY: affects no memory of this process.
+    check(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
+}
+
 /// Sets the nice value of this process.
 pub fn set_nice(nice: i32) -> io::Result<()> {
     // SAFETY: changes this process alone.

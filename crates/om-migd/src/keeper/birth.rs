@@ -234,6 +234,7 @@ fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> 
         outputs: [None, None, None],
         files: None,
         ends: None,
+        gone_told: false,
     };
     listen(&birth, job, daemon, &sender)?;
     let spec = offer.spec.clone();

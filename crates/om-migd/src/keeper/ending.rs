@@ -1,11 +1,9 @@
 //! How a job ends: its PID 1 reports, the user gets the rest of the output, the deputy is told, nothing is left.
 
 use std::io;
-use std::time::Duration;
 
 use om_proto::control::{Ending, Reply, Usage};
 
-use super::event::Event;
 use super::home::Holder;
 use super::run::{Keeper, Side};
 use crate::inspect;
@@ -84,14 +82,6 @@ impl Keeper {
         if let Some(departure) = self.departure.take() {
             self.ask_abort(departure.epoch, "the job has ended");
         }
-        // The reports are a pipe: everything that PID 1 wrote is in it, and its reader posts before this can be reread.
-        while let Ok(event) = self.inbox.recv_timeout(Duration::from_millis(20)) {
-            let is_end = matches!(event, Event::Report(ENDED, _));
-            self.handle(event);
-            if is_end || self.command_ended.is_some() {
-                break;
-            }
-        }
         let cpu_us = self.cpu_us();
         if let Some(residence) = self.residence.take() {
             residence.cgroup.remove();
@@ -122,14 +112,21 @@ impl Keeper {
         self.publish();
     }
 
-    /// On a guest's node: once home has got everything of a job that has ended, that is the end here.
+    /// On a guest's node: once home has got everything of a job that has ended, it is told. The end here is when home
+    /// answers, or has nothing of the job any more: what was only sent dies with a broken link.
     pub(super) fn finish_guest(&mut self) {
         let cpu_us = self.cpu_us();
+        let is_over = self.is_over();
         let Side::Guest(guest) = &mut self.side else { return };
-        if self.residence.is_none() && guest.flushed() {
+        if is_over && !guest.gone_told && guest.link.is_some() {
+            guest.gone_told = true;
             guest.tell_home(&ToHome::Gone { cpu_us });
-            self.finished = true;
         }
+    }
+
+    /// On a guest's node: whether the job has ended and home has all that it wrote.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(&self.side, Side::Guest(guest) if self.residence.is_none() && guest.flushed())
     }
 
     pub(super) fn handle_output(&mut self, index: usize, event: outlet::Event) {

@@ -28,6 +28,8 @@ pub struct Guest {
     pub files: Option<Arc<om_homefs::client::Session>>,
     /// Where each output ended when the last process had gone.
     pub ends: Option<[u64; OUTPUTS]>,
+    /// Home was told over this link that the last process has gone.
+    pub gone_told: bool,
 }
 
 impl Guest {

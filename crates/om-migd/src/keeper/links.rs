@@ -157,6 +157,7 @@ impl Keeper {
             ToHome::Gone { cpu_us } => {
                 home.remote.cpu_us = cpu_us;
                 home.gone = true;
+                home.tell_guest(&FromHome::Over);
                 self.finish_deputy();
             }
             ToHome::Moved { result, moves, downtime_us } => {
@@ -275,6 +276,7 @@ impl Keeper {
         let Side::Guest(guest) = &mut self.side else { return };
         guest.link = Some(sender.clone());
         guest.lost = None;
+        guest.gone_told = false;
         guest.route_output(received, sender);
         if let Some(Departure { epoch, in_doubt: true, .. }) = &self.departure {
             guest.tell_home(&ToHome::Prepared { epoch: *epoch });
@@ -282,6 +284,7 @@ impl Keeper {
         if self.command_ended.is_some() {
             self.tell_ending();
         }
+        self.finish_guest();
     }
 
     pub(super) fn handle_from_home(&mut self, message: FromHome) {
@@ -308,6 +311,7 @@ impl Keeper {
                 self.publish();
             }
             FromHome::Move(to) => self.request_move(to),
+            FromHome::Over => self.finish(),
             stream => {
                 guest.stream(&stream);
                 if matches!(stream, FromHome::OutputTaken(..) | FromHome::OutputClosed(_)) {
@@ -321,13 +325,13 @@ impl Keeper {
         if self.finished {
             return;
         }
-        let line = self.home_line();
+        let (line, is_over) = (self.home_line(), self.is_over());
         let Side::Guest(guest) = &mut self.side else { return };
         guest.link = None;
         guest.outputs.iter().flatten().for_each(|output| output.detach());
         guest.lost.get_or_insert_with(Instant::now);
         if let Some(line) = line {
-            line.reconnect(guest.epoch, guest.holds, guest.input_received(), self.events.clone());
+            line.reconnect(guest.epoch, guest.holds, is_over, guest.input_received(), self.events.clone());
         }
     }
 

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
@@ -149,14 +148,15 @@ impl Residence {
 
     /// Sends a signal to the command: the job's PID 2, or to all of its processes if it has ended.
     pub fn signal(&self, signal: i32) -> io::Result<()> {
-        let signal = Signal::try_from(signal)?;
         match self.command() {
-            Some(pid) => kill(pid, signal)?,
-            None => self.cgroup.processes().into_iter().filter(|pid| *pid != self.init).for_each(|pid| {
-                let _ = kill(pid, signal);
-            }),
+            Some(pid) => sys::send_signal(pid, signal),
+            None => {
+                for pid in self.cgroup.processes().into_iter().filter(|pid| *pid != self.init) {
+                    let _ = sys::send_signal(pid, signal);
+                }
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     /// The command's pid on this node, while it lives.

@@ -21,6 +21,7 @@ use crate::net::message::{FromHome, JobSpec, Luggage, ToHome};
 use crate::net::preamble::Purpose;
 use crate::net::tls::Identity;
 use crate::snapshot::{Birth, Command};
+use crate::stdio::TERMINAL_INPUT;
 
 /// How often a keeper looks at what no event tells: the deputy's state, the job's figures, time-outs.
 const TICK: Duration = Duration::from_millis(500);
@@ -61,6 +62,8 @@ pub struct Keeper {
     pub(super) moves: u64,
     pub(super) locked: bool,
     pub(super) stopped: bool,
+    /// At home: `om run` is in the foreground of its terminal.
+    foreground: bool,
     pub(super) result: Option<String>,
     pub(super) moved_us: u64,
     pub(super) downtime_us: u64,
@@ -106,6 +109,7 @@ impl Keeper {
             moves: 0,
             locked: false,
             stopped: false,
+            foreground: true,
             result: None,
             moved_us,
             downtime_us: 0,
@@ -198,8 +202,7 @@ impl Keeper {
             }
             home.holder = Holder::Here;
         }
-        threads::reports(report, self.events.clone());
-        threads::reaper(residence.init, self.epoch, self.events.clone());
+        threads::watch_init(residence.init, report, self.epoch, self.events.clone());
         if !self.stopped
             && let Err(error) = residence.cgroup.thaw()
         {
@@ -221,7 +224,8 @@ impl Keeper {
             Request::Signal(signal) => self.tell_job(FromHome::Signal(signal)),
             Request::WindowSize(rows, columns) => self.tell_job(FromHome::WindowSize(rows, columns)),
             Request::Foreground(foreground) => {
-                if let Some(inlet) = &home.inlets[crate::stdio::TERMINAL_INPUT] {
+                self.foreground = foreground;
+                if let Some(inlet) = &home.inlets[TERMINAL_INPUT] {
                     inlet.hold(!foreground);
                 }
             }
@@ -314,6 +318,10 @@ impl Keeper {
         }
         let stopped = inspect::is_stopped(nix::unistd::Pid::from_raw(self.spec.deputy.cast_signed()));
         if stopped != self.stopped {
+            // The terminal is the shell's while the deputy is stopped.
+            if let Some(inlet) = &home.inlets[TERMINAL_INPUT] {
+                inlet.hold(stopped || !self.foreground);
+            }
             home.tell_guest(&FromHome::Stop(stopped));
             self.set_stopped(stopped);
         }

@@ -26,6 +26,10 @@ const STACK: usize = 128 << 10;
 /// Between two attempts to reach home again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
+/// So often must home's om-migd close a connection for a job that is over before it counts as unknown there: one that
+/// has just started may not know its jobs yet.
+const TURNED_AWAY: u32 = 5;
+
 /// Starts a named thread; without one the keeper cannot do its work.
 pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
     let started = std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work);
@@ -69,22 +73,17 @@ pub fn daemon(socket: &UnixStream, events: Sender<Event>) {
     });
 }
 
-/// What the job's PID 1 reports.
-pub fn reports(pipe: OwnedFd, events: Sender<Event>) {
-    spawn("reports", move || {
-        let mut pipe = File::from(pipe);
+/// What the job's PID 1 reports, and then its end: it is our child, or has become it. Every report comes before the end,
+/// because the pipe ends with its last writer, PID 1. `epoch` names the stay.
+pub fn watch_init(init: Pid, reports: OwnedFd, epoch: u64, events: Sender<Event>) {
+    spawn("init", move || {
+        let mut reports = File::from(reports);
         let mut record = [0; 8];
-        while pipe.read_exact(&mut record).is_ok() {
+        while reports.read_exact(&mut record).is_ok() {
             let [a, b, c, d, e, f, g, h] = record;
             let _ = events
                 .send(Event::Report(u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h])));
         }
-    });
-}
-
-/// The end of the job's PID 1, which is our child, or has become it. `epoch` names the stay.
-pub fn reaper(init: Pid, epoch: u64, events: Sender<Event>) {
-    spawn("reaper", move || {
         while waitpid(init, None) == Err(nix::errno::Errno::EINTR) {}
         let _ = events.send(Event::InitEnded(epoch));
     });
@@ -112,6 +111,12 @@ pub fn link_from_guest(id: u64, socket: TcpStream, identity: Identity, events: S
 
 fn accept_link(socket: TcpStream, identity: &Identity) -> io::Result<(link::Sender, Receiver)> {
     link::split(identity.accept(socket)?)
+}
+
+/// Whether a connection that stood was closed by the other side.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 /// How a guest's node reaches home.
@@ -160,8 +165,17 @@ impl HomeLine {
     }
 
     /// Tries to reach home until it answers. If it says that the job is not ours any more, that is told like a decision.
-    pub fn reconnect(self, epoch: u64, holds: bool, input_received: [u64; INPUTS], events: Sender<Event>) {
+    /// Of a job that is over home may have nothing any more, which ends the attempts too.
+    pub fn reconnect(
+        self,
+        epoch: u64,
+        holds: bool,
+        is_over: bool,
+        input_received: [u64; INPUTS],
+        events: Sender<Event>,
+    ) {
         spawn("reconnect", move || {
+            let mut turned_away = 0;
             loop {
                 std::thread::sleep(RECONNECT_PAUSE);
                 match self.open(epoch, holds, input_received) {
@@ -174,7 +188,14 @@ impl HomeLine {
                         let _ = events.send(Event::FromHome(FromHome::Aborted { epoch, reason }));
                         return;
                     }
-                    Err(error) => log::debug!("home {} does not answer: {error}", self.home),
+                    Err(error) => {
+                        log::debug!("home {} does not answer: {error}", self.home);
+                        turned_away += u32::from(is_over && is_closed(&error));
+                        if turned_away >= TURNED_AWAY {
+                            let _ = events.send(Event::FromHome(FromHome::Over));
+                            return;
+                        }
+                    }
                 }
             }
         });
