@@ -261,4 +261,6 @@ pub enum FromHome {
     Move(IpAddr),
     /// Kill the job.
     Kill,
+    /// Home has heard that the last process has ended: nothing is left to do.
+    Over,
 }
