@@ -7,9 +7,9 @@ DIRECTORY are put: `result`, a line "FAULTS MOVES LOST DOUBLED CORRUPT TROUBLES"
 seen; and if something is wrong also what the hosts printed and the jobs' files. Exit status 1 if something is wrong.
 
 The seed decides which faults happen, to whom and for how long; what the machine is doing at that moment it does not.
-Jobs have their homes on h1 and h2. h3 is sometimes killed as a whole, and h2 now and then. The guests of such a host are
-lost by design, and all that is asked of those is that their `om run` ends and says so; jobs whose home it was must end
-wherever they are.
+Jobs have their homes on h1 and h2. h3 is sometimes killed as a whole, and h2 now and then. The guests of such a host
+are lost by design, and all that is asked of those is that their `om run` ends and says so; jobs whose home it was must
+end wherever they are.
 """
 
 import os
@@ -31,11 +31,15 @@ OM_FILES = "run/om/proc"
 
 HOSTS, HOMES, MORTALS = ["h1", "h2", "h3"], ["h1", "h2"], ["h3", "h3", "h2"]
 JOBS = 3
+# How often each happens compared with the others.
+FAULTS = {"kill": 5, "stop": 4, "restart": 3, "cut": 5, "pause": 3, "fill /run": 2, "fill memory": 2, "kill node": 1}
+# How long hosts are cut off or pause: time-outs are in between.
+SILENCES = [(0.2, 2.5), (0.2, 2.5), (3, 8), (9, 13)]
 # Seconds after which a silent node counts as dead: longer than any cut with all that it takes to connect again.
 GRACE = 30
 # Seconds without a step, and without a fault, after which a job counts as lost.
 PATIENCE = 90
-# Seconds between the ends of two cuts, so that the second does not just go on with the first.
+# Seconds between the ends of two long cuts or pauses, so that the second does not just go on with the first.
 CUT_PAUSE = 12
 
 
@@ -388,7 +392,8 @@ class Chaos:
         self.faults, self.directory = faults, directory
         # Two, since when a job begins depends on the machine.
         number = name.rsplit("-", 1)[-1]
-        self.chance, self.jobs_chance = random.Random("%s %s" % (seed, number)), random.Random("%s %s jobs" % (seed, number))
+        self.chance = random.Random("%s %s" % (seed, number))
+        self.jobs_chance = random.Random("%s %s jobs" % (seed, number))
         self.events = Events(name, directory)
         self.lab = Lab(name, self.events)
         self.jobs, self.moves, self.started = [], 0, 0
@@ -468,14 +473,13 @@ class Chaos:
 
     def choose(self, number):
         """Lets a fault happen; it ends by itself."""
-        kinds = {"kill": 5, "stop": 5, "restart": 3, "cut": 6, "fill /run": 2, "fill memory": 2, "kill node": 1}
-        kind = self.chance.choices(list(kinds), kinds.values())[0]
+        kind = self.chance.choices(list(FAULTS), FAULTS.values())[0]
         role = self.chance.choice(["source", "target", "home"])
         in_a_move, delay, amount = self.chance.random() < 0.8, self.chance.uniform(0, 0.4), self.chance.random()
-        length = self.chance.choice([(0.2, 2.5), (0.2, 2.5), (3, 8), (9, 13)])
+        shortest, longest = self.chance.choice(SILENCES)
         fallback, mortal = self.chance.choice(HOSTS), self.chance.choice(MORTALS)
         while (kind == "kill node" and self.active) or "kill node" in self.active.values() or (
-                kind == "cut" and time.monotonic() < self.next_cut):
+                kind in ("cut", "pause") and time.monotonic() < self.next_cut):
             self.wait(0.1)
         moving = self.await_move() if in_a_move else None
         host = moving.roles[role] if moving else fallback
@@ -483,16 +487,18 @@ class Chaos:
             host = mortal
         while host in self.active:
             self.wait(0.1)
+        silence = shortest + amount * (longest - shortest)
         seconds = {
-            "kill": amount * 2, "stop": 0.5 + amount * 1.5, "restart": 0, "cut": length[0] + amount * (length[1] - length[0]),
+            "kill": amount * 2, "stop": 0.5 + amount * 1.5, "restart": 0, "cut": silence, "pause": silence,
             "fill /run": 0.5 + 3 * amount, "fill memory": 0.5 + 3 * amount, "kill node": 0.5 + amount * 3,
         }[kind]
-        if kind == "cut":
+        if kind in ("cut", "pause"):
             self.next_cut = time.monotonic() + seconds + (CUT_PAUSE if seconds > 3 else 2)
         whose = "the %s of job %d" % (role, moving.number) if moving and host == moving.roles[role] else "by chance"
         text = "fault %d: %s %s for %.1f s (%s)" % (number, kind, host, seconds, whose)
         self.active[host] = kind
-        threading.Thread(target=self.fault, args=(kind, host, seconds, delay if moving else 0, text), daemon=True).start()
+        words = kind, host, seconds, delay if moving else 0, text
+        threading.Thread(target=self.fault, args=words, daemon=True).start()
 
     def await_move(self):
         """A job that has just begun to move."""
@@ -538,17 +544,24 @@ class Chaos:
         time.sleep(seconds)
         self.lab.script("heal", host)
 
+    def pause(self, host, seconds):
+        """As with a virtual machine: only the kernel answers, and then it goes on with what it knew."""
+        freezer = self.lab.cgroup(host) / "cgroup.freeze"
+        freezer.write_text("1")
+        time.sleep(seconds)
+        freezer.write_text("0")
+
     def fill_run(self, host, seconds):
         """Not one byte is left on the tmpfs /run."""
-        self.lab.script("exec", host, "sh", "-c", "mount -o remount,size=1M /run; head -c 2M /dev/zero >/run/filler || :")
+        fill = "mount -o remount,size=1M /run; head -c 2M /dev/zero >/run/filler || :"
+        self.lab.script("exec", host, "sh", "-c", fill)
         time.sleep(seconds)
         self.lab.script("exec", host, "sh", "-c", "rm /run/filler; mount -o remount,size=50% /run")
 
     def fill_memory(self, host, seconds):
         """The host is short of memory, as far as it can see."""
-        self.lab.script(
-            "exec", host, "sh", "-c",
-            "sed 's/^MemAvailable:.*/MemAvailable: 70000 kB/' /proc/meminfo >/run/meminfo && mount --bind /run/meminfo /proc/meminfo")
+        lie = "sed 's/^MemAvailable:.*/MemAvailable: 70000 kB/' /proc/meminfo >/run/meminfo"
+        self.lab.script("exec", host, "sh", "-c", lie + " && mount --bind /run/meminfo /proc/meminfo")
         time.sleep(seconds)
         self.lab.script("exec", host, "umount", "/proc/meminfo")
 

@@ -1,5 +1,5 @@
-"""A job of the chaos run: takes a number from stdin, lets a child process carry the checksum on, and tells both on stdout
-and in a file, step by step. It also has memory that must stay what it was.
+"""A job of the chaos run: takes a number from stdin, lets a child process carry the checksum on, and tells both on
+stdout and in a file, step by step. It also has memory that must stay what it was.
 
 usage: counter.py DIRECTORY STEPS MEGABYTES PAUSE
 

@@ -5,7 +5,7 @@
 
 set -euo pipefail
 
-readonly FAULTS=8 SEED=2311
+readonly FAULTS=8 SEED=492
 logs=$(mktemp --directory)
 trap 'rm --recursive "$logs"' EXIT
 
