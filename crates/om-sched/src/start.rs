@@ -62,7 +62,7 @@ impl Starts {
         self.waiting.iter().map(|start| start.deadline).min()
     }
 
-    /// Notes an answer. The start that it was the last one for, which is taken out.
+    /// Notes an answer. The start that can go on now, which is taken out: all have answered, or this one has a CPU free.
     pub fn answered(&mut self, from: IpAddr, answer: &Answer) -> Option<Start> {
         let is_it = |asked: &Asked| (asked.to, asked.nonce) == (from, answer.nonce);
         let found = self.waiting.iter().position(|start| start.asked.iter().any(is_it))?;
@@ -71,7 +71,11 @@ impl Starts {
             Some(figures) if answer.accepted => Reply::Yes(figures),
             _ => Reply::No,
         };
-        let is_complete = self.waiting[found].asked.iter().all(|asked| asked.reply != Reply::Awaited);
+        let tasks = self.waiting[found].tasks;
+        let has_room = Figures::from_answer(answer)
+            .is_some_and(|figures| answer.accepted && figures.load() + tasks <= figures.cpus);
+        let is_complete =
+            has_room || self.waiting[found].asked.iter().all(|asked| asked.reply != Reply::Awaited);
         is_complete.then(|| self.waiting.remove(found))
     }
 

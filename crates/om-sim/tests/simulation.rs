@@ -32,7 +32,7 @@ fn figures_of_a_seed_are_the_same_on_every_machine() {
 }
 
 /// Changes with every change of what is decided; then it is to be written anew.
-const PINNED: (u64, f64) = (898, 1.097_324_637_969_765);
+const PINNED: (u64, f64) = (898, 1.0835107426808817);
 
 #[test]
 fn one_node_without_moves_is_plain_processor_sharing() {
