@@ -22,12 +22,13 @@ pub fn check(
     findings: &mut Findings,
 ) {
     let path = seen(link);
+    let name = path.trim_end_matches(MARK);
     if !file.is(libc::S_IFREG) {
         return;
     }
     if file.links == 0 {
         if file.bytes > DELETED_FILE_LIMIT {
-            let what = || format!("{} the deleted file {path} of {} MiB", who(), file.bytes >> 20);
+            let what = || format!("{} the deleted file {name} of {} MiB", who().trim_end(), file.bytes >> 20);
             findings.add("deleted_file", what);
         }
     } else if !is_just_called_so(path, file, job) {
@@ -50,7 +51,7 @@ pub fn seen(link: &str) -> &str {
 fn is_just_called_so(path: &str, file: &Status, job: &Job<'_>) -> bool {
     let is_remote = job.mounts.on(file.on).is_none_or(super::mounts::Mount::is_remote);
     !is_remote
-        && status(job.init.directory(), &format!("root{path}"))
+        && status(&job.init.directory, &format!("root{path}"))
             .is_ok_and(|named| (named.on, named.inode) == (file.on, file.inode))
 }
 

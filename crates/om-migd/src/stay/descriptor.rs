@@ -1,7 +1,9 @@
 //! What a process has open.
 
+use std::collections::HashSet;
 use std::sync::OnceLock;
 
+use super::directory::Directory;
 use super::findings::Findings;
 use super::mounts::Mount;
 use super::process::Process;
@@ -18,32 +20,43 @@ const MEMORY: u32 = 1;
 const TERMINAL: u32 = 5;
 /// Unix98 terminals, masters and slaves.
 const PTYS: std::ops::RangeInclusive<u32> = 128..=143;
+/// So many descriptors of a process are looked at; a search must not take long.
+const MOST: usize = 1000;
 /// Clocks that wake the machine.
 const ALARM_CLOCKS: [&str; 2] = ["8", "9"];
 
-/// One of a process's descriptors.
-struct Descriptor<'a> {
-    process: &'a Process,
-    number: i32,
-    /// Where its link in `/proc` leads.
-    link: &'a str,
+/// What has been seen of the descriptors of all processes.
+#[derive(Default)]
+pub struct Descriptors {
+    /// To be looked at together, once all of them are known.
+    pub sockets: Sockets,
+    pipes: HashSet<u64>,
 }
 
-/// Looks at all that a process has open; sockets are gathered for later.
-pub fn check(process: &Process, job: &Job<'_>, sockets: &mut Sockets, findings: &mut Findings) {
-    for number in process.numbers("fd") {
-        let Some(link) = process.link(&format!("fd/{number}")) else { continue };
-        let descriptor = Descriptor { process, number, link: &link };
-        if link.starts_with('/') {
-            descriptor.check_file(job, findings);
-        } else if let Some(kind) = link.strip_prefix("anon_inode:") {
-            descriptor.check_nameless(kind, job, findings);
-        } else if let Some(inode) = bracketed("socket", &link) {
-            sockets.add(process, number, inode);
-        } else if bracketed("pipe", &link).is_some() {
-            descriptor.check_pipe(findings);
-        } else {
-            descriptor.check_namespace(job, findings);
+impl Descriptors {
+    /// Looks at all that a process has open, but for sockets.
+    pub fn check(&mut self, process: &Process, job: &Job<'_>, findings: &mut Findings) {
+        let (Ok(links), Ok(infos)) = (process.directory.below("fd"), process.directory.below("fdinfo"))
+        else {
+            return;
+        };
+        for number in links.numbers().into_iter().take(MOST) {
+            let Some(link) = links.link(&number.to_string()) else { continue };
+            let descriptor = Descriptor { process, links: &links, infos: &infos, number, link: &link };
+            if link.starts_with('/') {
+                descriptor.check_file(job, findings);
+            } else if let Some(kind) = link.strip_prefix("anon_inode:") {
+                descriptor.check_nameless(kind, job, findings);
+            } else if let Some(inode) = bracketed("socket", &link) {
+                self.sockets.add(process, number, inode);
+            } else if let Some(inode) = bracketed("pipe", &link) {
+                // Most are open several times; only an end for writing tells its mode.
+                if !self.pipes.contains(&inode) && descriptor.check_pipe(findings) {
+                    self.pipes.insert(inode);
+                }
+            } else {
+                descriptor.check_namespace(job, findings);
+            }
         }
     }
 }
@@ -53,35 +66,43 @@ fn bracketed(kind: &str, link: &str) -> Option<u64> {
     link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
 }
 
+/// One of a process's descriptors.
+struct Descriptor<'a> {
+    process: &'a Process,
+    /// The process's `fd` and `fdinfo`.
+    links: &'a Directory,
+    infos: &'a Directory,
+    number: i32,
+    /// Where its link leads.
+    link: &'a str,
+}
+
 impl Descriptor<'_> {
     fn describe(&self, what: &str) -> String {
         format!("{}: descriptor {} is {what}", self.process, self.number)
     }
 
     fn info(&self) -> Info {
-        Info(self.process.read(&format!("fdinfo/{}", self.number)).unwrap_or_default())
+        Info(self.infos.read_record(&self.number.to_string()).unwrap_or_default())
     }
 
     fn status(&self) -> Option<Status> {
-        status(self.process.directory(), &format!("fd/{}", self.number)).ok()
+        status(self.links, &self.number.to_string()).ok()
     }
 
     fn check_file(&self, job: &Job<'_>, findings: &mut Findings) {
         let info = self.info();
-        let (Some(mount), Some(file)) = (info.mount(), self.status()) else { return };
+        let Some(mount) = info.mount() else { return };
         let path = deleted::seen(self.link);
-        if file.is(libc::S_IFCHR) || file.is(libc::S_IFBLK) {
-            self.check_device(path, &file, findings);
+        let Some(mount) = job.mounts.get(mount) else { return self.check_unmounted(path, findings) };
+        // Devices are looked for nowhere else: to ask for the status of each file would take too long.
+        if path.starts_with("/dev/") {
+            self.check_device(path, findings);
         }
-        let Some(mount) = job.mounts.get(mount) else {
-            // Memory files are on a mount that nobody sees.
-            if !self.link.starts_with("/memfd:") && Some(file.on) != memory_file_device() {
-                findings.add("mount", || self.describe(&format!("{path}, which is on no mount of the job")));
-            }
-            return;
-        };
-        if deleted::is_marked(self.link) {
-            deleted::check(|| self.describe("").trim_end().to_owned(), self.link, &file, job, findings);
+        if deleted::is_marked(self.link)
+            && let Some(file) = self.status()
+        {
+            deleted::check(|| self.describe(""), self.link, &file, job, findings);
         }
         if mount.kind == "proc" {
             self.check_proc(path, job, findings);
@@ -89,7 +110,17 @@ impl Descriptor<'_> {
         self.check_locks(&info, mount, path, findings);
     }
 
-    fn check_device(&self, path: &str, file: &Status, findings: &mut Findings) {
+    fn check_unmounted(&self, path: &str, findings: &mut Findings) {
+        // Memory files are on a mount that nobody sees.
+        let is_memory = |file: Status| Some(file.on) == memory_file_device();
+        if !self.link.starts_with("/memfd:") && !self.status().is_none_or(is_memory) {
+            findings.add("mount", || self.describe(&format!("{path}, which is on no mount of the job")));
+        }
+    }
+
+    fn check_device(&self, path: &str, findings: &mut Findings) {
+        let is_device = |file: &Status| file.is(libc::S_IFCHR) || file.is(libc::S_IFBLK);
+        let Some(file) = self.status().filter(is_device) else { return };
         let (major, minor) = file.device;
         match (file.is(libc::S_IFCHR), major) {
             (true, TERMINAL) if minor == 0 => {
@@ -117,7 +148,10 @@ impl Descriptor<'_> {
         if mount.kind == "tmpfs" && path.starts_with("/dev/shm/") {
             return;
         }
-        if info.0.lines().any(|line| line.starts_with("lock:")) {
+        // A lease for reading is taken again, by any number at a time.
+        let stays =
+            |line: &str| line.starts_with("lock:") && !(line.contains(" LEASE ") && line.contains(" READ "));
+        if info.0.lines().any(stays) {
             findings.add("file_lock", || self.describe(&format!("{path}, on which it has a lock")));
         }
     }
@@ -164,10 +198,13 @@ impl Descriptor<'_> {
         }
     }
 
-    fn check_pipe(&self, findings: &mut Findings) {
-        if self.info().flags() & libc::O_DIRECT != 0 {
+    /// Whether it has told what there is to tell.
+    fn check_pipe(&self, findings: &mut Findings) -> bool {
+        let flags = self.info().flags();
+        if flags & libc::O_DIRECT != 0 {
             findings.add("packet_pipe", || self.describe("a pipe in packet mode (O_DIRECT)"));
         }
+        flags & libc::O_ACCMODE != libc::O_RDONLY
     }
 
     /// What is none of the others, as `net:[4026531840]`.
@@ -212,7 +249,9 @@ fn is_task(number: i32, job: &Job<'_>) -> bool {
     };
     job.processes.iter().any(|process| process.inner_pid == number)
         || job.processes.iter().any(|process| {
-            let of = |task: i32, file: &str| process.read(&format!("task/{task}/{file}")).unwrap_or_default();
+            let of = |task: i32, file: &str| {
+                process.directory.read_record(&format!("task/{task}/{file}")).unwrap_or_default()
+            };
             let child =
                 |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
             process.numbers("task").into_iter().any(|task| {

@@ -21,7 +21,7 @@ struct Mapping<'a> {
 
 /// Looks at all that a process has mapped.
 pub fn check(process: &Process, job: &Job<'_>, findings: &mut Findings) {
-    let maps = process.read("maps").unwrap_or_default();
+    let maps = process.directory.read("maps").unwrap_or_default();
     let mut last = "";
     for (range, path) in maps.lines().filter_map(split) {
         // Most files are mapped in several parts.
@@ -46,7 +46,7 @@ impl Mapping<'_> {
     }
 
     fn status(&self) -> Option<Status> {
-        status(self.process.directory(), &format!("map_files/{}", self.range)).ok()
+        status(&self.process.directory, &format!("map_files/{}", self.range)).ok()
     }
 
     fn check(&self, job: &Job<'_>, findings: &mut Findings) {

@@ -17,6 +17,7 @@
 
 mod deleted;
 mod descriptor;
+mod directory;
 mod findings;
 mod mapping;
 mod mounts;
@@ -28,10 +29,10 @@ mod unix;
 
 use std::fmt;
 
+use self::descriptor::Descriptors;
 use self::findings::Findings;
 use self::mounts::Mounts;
 use self::process::{Namespaces, Process};
-use self::socket::Sockets;
 use crate::cgroup::Cgroup;
 
 /// The most bytes of a deleted file that CRIU is told to carry along.
@@ -71,16 +72,16 @@ pub fn reasons(cgroup: &Cgroup) -> Vec<Reason> {
     let Some(init) = processes.iter().find(|process| process.inner_pid == 1) else { return Vec::new() };
     let (Some(namespaces), Some(mounts)) = (init.namespaces(), Mounts::of(init)) else { return Vec::new() };
     let job = Job { processes: &processes, init, namespaces, mounts };
-    let (mut findings, mut sockets) = (Findings::default(), Sockets::default());
+    let (mut findings, mut descriptors) = (Findings::default(), Descriptors::default());
     for process in job.processes {
         if process::check(process, &job, &mut findings) {
-            descriptor::check(process, &job, &mut sockets, &mut findings);
+            descriptors.check(process, &job, &mut findings);
             mapping::check(process, &job, &mut findings);
             sharing::check_threads(process, &mut findings);
         }
     }
     sharing::check(job.processes, &mut findings);
-    sockets.check(job.init, &mut findings);
+    descriptors.sockets.check(job.init, &mut findings);
     findings.into_reasons()
 }
 

@@ -49,7 +49,7 @@ pub struct Mounts(Vec<Mount>);
 impl Mounts {
     /// Those that this process sees; nothing if it has gone.
     pub fn of(process: &Process) -> Option<Self> {
-        process.read("mountinfo").ok().map(|text| Self::parse(&text))
+        process.directory.read("mountinfo").ok().map(|text| Self::parse(&text))
     }
 
     fn parse(mountinfo: &str) -> Self {

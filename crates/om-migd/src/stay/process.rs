@@ -1,15 +1,10 @@
 //! A process of the job as `/proc` shows it, and what keeps a process as a whole from moving.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::dir::Dir;
-use nix::fcntl::{OFlag, open, openat, readlinkat};
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
+use super::directory::Directory;
 use super::findings::Findings;
 use super::{Job, sys};
 
@@ -23,11 +18,11 @@ const RESET_ON_FORK: i32 = 0x4000_0000;
 /// The namespaces of a process, in the order of [`NAMESPACES`]; none where it has no such, or no children's yet.
 pub type Namespaces = [Option<String>; NAMESPACES.len()];
 
-/// One process. Everything is read through its own directory in `/proc`, so it is never mistaken for a later one with
-/// its pid.
+/// One process.
 #[derive(Debug)]
 pub struct Process {
-    directory: OwnedFd,
+    /// Its directory in `/proc`. All that follows is read through it, never of a later process with the same pid.
+    pub directory: Directory,
     /// Its pid as this node sees it.
     pub pid: Pid,
     /// Its pid in the job.
@@ -48,13 +43,12 @@ pub struct Process {
 impl Process {
     /// Opens it; nothing if it has gone.
     pub fn open(pid: Pid) -> Option<Self> {
-        let path = format!("/proc/{pid}");
-        let directory = open(path.as_str(), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
-        let status = read(directory.as_fd(), "status").ok()?;
+        let directory = Directory::open(&format!("/proc/{pid}")).ok()?;
+        let status = directory.read_record("status").ok()?;
         Self::parse(directory, &status)
     }
 
-    fn parse(directory: OwnedFd, status: &str) -> Option<Self> {
+    fn parse(directory: Directory, status: &str) -> Option<Self> {
         let field = |name: &str| {
             let value = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(':'));
             status.lines().find(value).map(|line| line[name.len() + 1..].trim())
@@ -78,29 +72,9 @@ impl Process {
         })
     }
 
-    /// Its directory in `/proc`.
-    pub fn directory(&self) -> BorrowedFd<'_> {
-        self.directory.as_fd()
-    }
-
-    /// The text of a file in its directory.
-    pub fn read(&self, path: &str) -> io::Result<String> {
-        read(self.directory(), path)
-    }
-
-    /// Where a link in its directory leads; nothing if it has gone.
-    pub fn link(&self, path: &str) -> Option<String> {
-        Some(readlinkat(self.directory(), path).ok()?.to_string_lossy().into_owned())
-    }
-
     /// The numbers that are the names in a subdirectory, as `fd` or `task`.
     pub fn numbers(&self, path: &str) -> Vec<i32> {
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let Ok(directory) = Dir::openat(self.directory(), path, flags, Mode::empty()) else {
-            return Vec::new();
-        };
-        let names = directory.into_iter().filter_map(Result::ok);
-        names.filter_map(|entry| entry.file_name().to_str().ok()?.parse().ok()).collect()
+        self.directory.below(path).map(|directory| directory.numbers()).unwrap_or_default()
     }
 
     /// Its threads but the first.
@@ -111,7 +85,13 @@ impl Process {
 
     /// Its namespaces; nothing if it has gone.
     pub fn namespaces(&self) -> Option<Namespaces> {
-        let namespaces = NAMESPACES.map(|name| self.link(&format!("ns/{name}")));
+        self.namespaces_of(self.pid)
+    }
+
+    /// The namespaces of one of its threads; nothing if that has gone.
+    fn namespaces_of(&self, thread: Pid) -> Option<Namespaces> {
+        let directory = self.directory.below(&format!("task/{thread}/ns")).ok()?;
+        let namespaces = NAMESPACES.map(|name| directory.link(name));
         namespaces[0].is_some().then_some(namespaces)
     }
 }
@@ -120,17 +100,6 @@ impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (pid {})", self.name, self.pid)
     }
-}
-
-fn read(directory: BorrowedFd<'_>, path: &str) -> io::Result<String> {
-    let file = File::from(openat(directory, path, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?);
-    let mut bytes = Vec::with_capacity(4096);
-    // Not read_to_end of the file itself, which would ask for its size first.
-    file.take(u64::MAX).read_to_end(&mut bytes)?;
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
-    })
 }
 
 /// Looks at a process as a whole. False if what it has open or mapped need not be looked at: it sees other mounts than
@@ -158,16 +127,23 @@ pub fn check(process: &Process, job: &Job<'_>, findings: &mut Findings) -> bool 
         }
         return false;
     }
-    check_namespaces(process, job, findings)
+    // In the chroot nobody but root can make namespaces, so nobody else's threads need be looked at.
+    if job.init.uids[0] == 0 {
+        for thread in process.other_threads() {
+            check_namespaces(process, thread, job, findings);
+        }
+    }
+    check_namespaces(process, process.pid, job, findings)
 }
 
-/// Whether the process sees the job's mounts.
-fn check_namespaces(process: &Process, job: &Job<'_>, findings: &mut Findings) -> bool {
-    let Some(namespaces) = process.namespaces() else { return false };
+/// Whether this thread sees the job's mounts.
+fn check_namespaces(process: &Process, thread: Pid, job: &Job<'_>, findings: &mut Findings) -> bool {
+    let Some(namespaces) = process.namespaces_of(thread) else { return false };
     let mut sees_mounts = true;
     for ((name, its), own) in NAMESPACES.iter().zip(&namespaces).zip(&job.namespaces) {
         if its.is_some() && its != own {
-            findings.add("namespace", || format!("{process} has a {} namespace of its own", described(name)));
+            let what = || format!("{process} is in another {} namespace than the job", described(name));
+            findings.add("namespace", what);
             sees_mounts &= *name != "mnt";
         }
     }
@@ -190,7 +166,7 @@ mod tests {
     use super::*;
 
     fn parse(status: &str) -> Option<Process> {
-        Process::parse(File::open("/proc/self").unwrap().into(), status)
+        Process::parse(Directory::open("/proc/self").unwrap(), status)
     }
 
     #[test]
@@ -213,11 +189,9 @@ mod tests {
     #[test]
     fn a_process_can_be_looked_at() {
         let this = Process::open(Pid::this()).unwrap();
-        assert!(this.link("fd/0").is_some());
         assert!(this.numbers("fd").contains(&0));
         assert!(this.numbers("task").contains(&this.pid.as_raw()));
         assert!(this.namespaces().unwrap()[0].as_ref().unwrap().starts_with("pid:["));
-        assert!(!this.read("maps").unwrap().is_empty());
         assert!(Process::open(Pid::from_raw(i32::MAX)).is_none());
     }
 }

@@ -56,7 +56,7 @@ fn with_parents(processes: &[Process]) -> impl Iterator<Item = (&Process, &Proce
 /// Whether one of its threads is in an uninterruptible wait, as the one that has called vfork is.
 fn waits_for_child(process: &Process) -> bool {
     let waits = |thread: Pid| {
-        let stat = process.read(&format!("task/{thread}/stat")).unwrap_or_default();
+        let stat = process.directory.read_record(&format!("task/{thread}/stat")).unwrap_or_default();
         stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('D'))
     };
     waits(process.pid) || process.other_threads().any(waits)

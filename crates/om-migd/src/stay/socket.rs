@@ -41,7 +41,9 @@ impl Sockets {
                 "NETLINK" => socket.check_netlink(init, findings),
                 protocol => match table(protocol) {
                     Some(table) => socket.check_internet(protocol, table, init, findings),
-                    None => findings.add("socket", || format!("{} a {protocol} socket", socket.who)),
+                    None => {
+                        findings.add("socket", || format!("{} a socket of protocol {protocol}", socket.who))
+                    }
                 },
             }
         }

@@ -3,7 +3,7 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::unistd::Pid;
 
@@ -58,14 +58,14 @@ impl Status {
 }
 
 /// Status of the file at `path` below an open directory. A network file system is not asked: it tells what it knew last.
-pub fn status(directory: BorrowedFd<'_>, path: &str) -> io::Result<Status> {
+pub fn status(directory: &impl AsFd, path: &str) -> io::Result<Status> {
     let path = CString::new(path)?;
     let flags = libc::AT_STATX_DONT_SYNC | libc::AT_NO_AUTOMOUNT;
     // SAFETY: the structure is plain integers, for which zeros will do, and the call fills it.
     let file = unsafe {
         let mut file: libc::statx = std::mem::zeroed();
         let mask = libc::STATX_BASIC_STATS;
-        if libc::statx(directory.as_raw_fd(), path.as_ptr(), flags, mask, &raw mut file) != 0 {
+        if libc::statx(directory.as_fd().as_raw_fd(), path.as_ptr(), flags, mask, &raw mut file) != 0 {
             return Err(io::Error::last_os_error());
         }
         file
@@ -96,7 +96,6 @@ pub fn socket_protocol(path: &str) -> Option<String> {
 mod tests {
     use std::fs::File;
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
 
     use super::*;
 
@@ -110,10 +109,10 @@ mod tests {
     #[test]
     fn a_device_is_told_from_a_directory() {
         let directory = File::open("/dev").unwrap();
-        let null = status(directory.as_fd(), "null").unwrap();
+        let null = status(&directory, "null").unwrap();
         assert!(null.is(libc::S_IFCHR));
         assert_eq!(null.device, (1, 3));
-        assert!(status(directory.as_fd(), ".").unwrap().is(libc::S_IFDIR));
+        assert!(status(&directory, ".").unwrap().is(libc::S_IFDIR));
     }
 
     #[test]
