@@ -39,7 +39,7 @@ remove_leftovers() { # KIND
     local path pid
     for path in /run/om-lab/"$1"-* /tmp/om-"$1"-*; do
         pid=${path##*/"om-$1-"} pid=${pid##*/"$1-"} pid=${pid%%[!0-9]*}
-        [[ $pid && ! -d /proc/$pid ]] || continue
+        [[ $pid && ! -e /proc/$pid/exe ]] || continue
         case $path in
             /tmp/*) rm --recursive --force "$path" ;;
             *) "$HERE/lab" --name "${path##*/}" down ;;

@@ -11,7 +11,7 @@ make_users() {
     local name
     while IFS=: read -r name _; do
         # Left by a run that was killed.
-        [[ $name != om-@(run|sys)-* || -d /proc/${name##*-} ]] || userdel "$name"
+        [[ $name != om-@(run|sys)-* || -e /proc/${name##*-}/exe ]] || userdel "$name"
     done </etc/passwd
     export OM_USER=om-run-$$ OM_DAEMON=om-sys-$$
     useradd --no-create-home --home-dir /srv --shell /bin/bash --user-group \
