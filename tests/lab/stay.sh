@@ -13,7 +13,7 @@ main() {
     try "a program that holds what can be moved has none" a_zoo
     try "starting a program is no reason" stays_not starting
 
-    local line word cause
+    local word cause
     while read -r word cause; do
         try "$word: $cause" stays "$word" "$cause"
     done <<'END'
