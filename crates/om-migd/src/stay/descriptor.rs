@@ -11,9 +11,8 @@ use super::socket::Sockets;
 use super::sys::{Status, status};
 use super::{Job, deleted};
 
-/// The nameless kinds of files that CRIU knows.
-const KNOWN: [&str; 8] =
-    ["[eventfd]", "[eventpoll]", "[fanotify]", "[pidfd]", "[signalfd]", "[timerfd]", "inotify", "[inotify]"];
+/// The nameless kinds of files that CRIU can always carry along.
+const KNOWN: [&str; 4] = ["[eventfd]", "[eventpoll]", "[fanotify]", "[signalfd]"];
 /// Memory devices that are not the same everywhere: mem, kmem, port.
 const MACHINE_MEMORY: [u32; 3] = [1, 2, 4];
 const MEMORY: u32 = 1;
@@ -166,7 +165,7 @@ impl Descriptor<'_> {
                     findings.add("alarm_timer", || self.describe("a timer that wakes the machine"));
                 }
             }
-            "inotify" | "[inotify]" => self.check_watches(job, findings),
+            "inotify" => self.check_watches(job, findings),
             kind if KNOWN.contains(&kind) => {}
             kind => findings.add("kernel_object", || self.describe(&format!("of this kernel: {kind}"))),
         }
