@@ -62,6 +62,10 @@ class Terminal:
 
 
 def move(pid, where):
+    # A command may have written something before om-migd tells of its job.
+    limit = time.monotonic() + 20
+    while not os.path.exists(f"/run/om/proc/{pid}") and time.monotonic() < limit:
+        time.sleep(0.05)
     subprocess.run(["om", "move", str(pid), where], check=True)
 
 

@@ -293,11 +293,12 @@ impl Keeper {
             self.relayed = None;
             self.publish();
         }
-        let status = self.status();
+        if let Side::Guest(guest) = &self.side
+            && guest.holds
+        {
+            guest.tell_home(&ToHome::Status(self.status()));
+        }
         if let Side::Guest(guest) = &mut self.side {
-            if guest.holds {
-                guest.tell_home(&ToHome::Status(status));
-            }
             if guest.lost.is_some_and(|since| since.elapsed() > grace) {
                 log::error!(
                     "job {}: its home {} is silent for {grace:?}: it ends here",

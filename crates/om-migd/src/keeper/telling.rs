@@ -8,6 +8,7 @@ use crate::inspect;
 use crate::net::message::Status;
 use crate::passing::send_frame;
 use crate::snapshot::{News, Snapshot};
+use crate::stay;
 
 impl Keeper {
     pub(super) fn status(&self) -> Status {
@@ -18,9 +19,15 @@ impl Keeper {
             runnable: activity.runnable,
             rss_bytes: activity.rss_bytes,
             threads: activity.threads,
-            stay: Vec::new(),
+            stay: self.stay_reasons(),
             migrating: self.departure.is_some(),
         }
+    }
+
+    /// Why the job cannot move from this node; empty where it is not.
+    fn stay_reasons(&self) -> Vec<String> {
+        let reasons = self.residence.as_ref().map(|residence| stay::reasons(&residence.cgroup));
+        reasons.iter().flatten().map(ToString::to_string).collect()
     }
 
     /// Tells every om-migd how the job stands.

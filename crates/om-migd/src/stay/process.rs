@@ -1,6 +1,7 @@
 //! A process of the job as `/proc` shows it, and what keeps a process as a whole from moving.
 
 use std::fmt;
+use std::fs;
 
 use nix::unistd::Pid;
 
@@ -122,7 +123,8 @@ pub fn check(process: &Process, job: &Job<'_>, findings: &mut Findings) -> bool 
         }
     }
     if process.state == 'Z' {
-        if process.threads > 1 {
+        // While a process ends, its threads follow its first one.
+        if process.threads > 1 && !process.other_threads().all(is_ending) {
             findings.add("dead_leader", || format!("the first thread of {process} has ended, others run on"));
         }
         return false;
@@ -134,6 +136,18 @@ pub fn check(process: &Process, job: &Job<'_>, findings: &mut Findings) -> bool 
         }
     }
     check_namespaces(process, process.pid, job, findings)
+}
+
+/// Whether a thread is on its way out: it exits, or has been told to.
+fn is_ending(thread: Pid) -> bool {
+    const EXITING: u64 = 0x4;
+    const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+    let Ok(stat) = fs::read_to_string(format!("/proc/{thread}/stat")) else { return true };
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse().ok());
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    flags.is_none_or(|flags: u64| flags & EXITING != 0) || pending.is_none_or(|mask| mask & KILLED != 0)
 }
 
 /// Whether this thread sees the job's mounts.
