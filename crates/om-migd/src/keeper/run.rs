@@ -298,15 +298,12 @@ impl Keeper {
         {
             guest.tell_home(&ToHome::Status(self.status()));
         }
-        if let Side::Guest(guest) = &mut self.side {
-            if guest.lost.is_some_and(|since| since.elapsed() > grace) {
-                log::error!(
-                    "job {}: its home {} is silent for {grace:?}: it ends here",
-                    self.spec.id,
-                    self.spec.home
-                );
-                self.finished = true;
-            }
+        if let Side::Guest(guest) = &self.side
+            && guest.lost.is_some_and(|since| since.elapsed() > grace)
+        {
+            let (job, home) = (self.spec.id, self.spec.home);
+            log::error!("job {job}: its home {home} is silent for {grace:?}: it ends here");
+            self.finished = true;
         }
         self.finish_guest();
     }
