@@ -12,6 +12,7 @@ main() {
     try "ordinary programs have no reason to stay" ordinary_programs
     try "a program that holds what can be moved has none" a_zoo
     try "starting a program is no reason" stays_not starting
+    try "a job that starts one program after the other moves" starts_programs
 
     local word cause
     while read -r word cause; do
@@ -93,6 +94,18 @@ a_zoo() {
     start_job python3 /srv/programs/zoo.py
     until_ok on h1 grep --quiet '^round' "$dir/out"
     never_stays home
+}
+
+# CRIU cannot take hold of a process between vfork and exec: a move looks for another moment.
+starts_programs() {
+    local i
+    start_job python3 -c 'import subprocess
+while True: subprocess.run(["/bin/true"])'
+    for ((i = 0; i < 8; i++)); do
+        move_to "$SECOND"
+        move_to home
+    done
+    as_user h1 kill "$pid"
 }
 
 # --- what stays ---

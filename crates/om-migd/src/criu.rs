@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Pid, Uid};
 use crate::cgroup::Cgroup;
 use crate::hook;
 use crate::nest::IMAGES;
-use crate::sys;
+use crate::{stay, sys};
 
 /// Where `scripts/setup` puts a CRIU of its own.
 const OWN_PREFIX: &str = "/opt/om/sbin/criu";
@@ -87,9 +87,8 @@ impl Criu<'_> {
             "--network-lock",
             "skip",
             "--file-locks",
-            "--ghost-limit",
-            "256M",
         ]);
+        command.arg("--ghost-limit").arg(stay::DELETED_FILE_LIMIT.to_string());
         for external in externals {
             command.arg("--external").arg(external);
         }

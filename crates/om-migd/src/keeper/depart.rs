@@ -24,6 +24,7 @@ use super::residence::Residence;
 use super::run::{Keeper, Side};
 use super::{threads, transfer};
 use crate::bytes::Bytes;
+use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
 use crate::inspect;
 use crate::nest::Credentials;
@@ -31,10 +32,13 @@ use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::{Identity, Stream};
+use crate::stay;
 use crate::stdio::{InputState, OutputState};
 
 /// How long a job may stay frozen for a move: this long, and longer by its memory at [`SLOWEST`].
 const FROZEN_LIMIT: Duration = Duration::from_secs(20);
+/// How long a move waits for a process that is between vfork and exec.
+const VFORK_LIMIT: Duration = Duration::from_millis(500);
 /// The least bytes a second that count as progress.
 const SLOWEST: u64 = 20_000_000;
 
@@ -143,9 +147,9 @@ impl Keeper {
         departure.out = Some(accepted.out.clone());
         departure.frozen_at = Instant::now();
         let frozen_at = departure.frozen_at;
-        if let Err(error) = residence.cgroup.freeze() {
-            let _ = accepted.out.send(&Part::Abandoned(error.to_string()));
-            return self.give_up(epoch, &error.to_string());
+        if let Err(reason) = freeze(&residence.cgroup, self.stopped) {
+            let _ = accepted.out.send(&Part::Abandoned(reason.clone()));
+            return self.give_up(epoch, &reason);
         }
         self.publish();
         let luggage = self.pack(&residence);
@@ -319,6 +323,25 @@ impl Keeper {
                 .terminal_state()
                 .map(|(settings, rows, columns)| (Bytes(settings), rows, columns)),
         }
+    }
+}
+
+/// Freezes the job at a moment when CRIU can take hold of it. What it would fail at it would find only after seconds in
+/// which the job stands still. An error leaves the job frozen.
+fn freeze(cgroup: &Cgroup, stopped: bool) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        cgroup.freeze().map_err(|error| error.to_string())?;
+        if let Some(reason) = stay::reasons(cgroup).first() {
+            return Err(reason.to_string());
+        }
+        let Some(pid) = stay::mid_vfork(cgroup) else { return Ok(()) };
+        // A job that its user has stopped is not let run for this.
+        if stopped || begin.elapsed() > VFORK_LIMIT {
+            return Err(format!("pid {pid} is about to start a program, and does not get on with it"));
+        }
+        cgroup.thaw().map_err(|error| error.to_string())?;
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
