@@ -16,6 +16,8 @@ use om_proto::report::Migration;
 
 /// An answer takes far less if the daemon is well.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// For so many samples the last answer stands: as long as others believe a node that they do not hear.
+const ANSWER_LASTS: u32 = 3;
 /// The thread calls nothing that needs more.
 const STACK: usize = 96 << 10;
 /// A job's home never changes, but its pid may get another owner: looked at again after so many samples.
@@ -27,6 +29,9 @@ pub(super) struct GuestWatch {
     answers: Receiver<Option<Migration>>,
     addresses: Vec<IpAddr>,
     waiting: bool,
+    last: Option<Migration>,
+    /// Samples since the last answer.
+    missed: u32,
 }
 
 impl GuestWatch {
@@ -43,7 +48,7 @@ impl GuestWatch {
                 }
             }
         })?;
-        Ok(Self { questions, answers, addresses: Vec::new(), waiting: false })
+        Ok(Self { questions, answers, addresses: Vec::new(), waiting: false, last: None, missed: 0 })
     }
 
     pub(super) fn set_addresses(&mut self, addresses: Vec<IpAddr>) {
@@ -57,11 +62,15 @@ impl GuestWatch {
         }
     }
 
-    /// What the thread found; `None` if there is no migration daemon, or if it does not answer.
+    /// What the thread found; `None` if there is no migration daemon, or if it has not answered for long.
     pub(super) fn answer(&mut self) -> Option<Migration> {
         let answer = self.answers.recv_timeout(PATIENCE);
         self.waiting = answer.is_err();
-        answer.ok().flatten()
+        match answer {
+            Ok(found) => (self.last, self.missed) = (found, 0),
+            Err(_) => self.missed = self.missed.saturating_add(1),
+        }
+        self.last.clone().filter(|_| self.missed <= ANSWER_LASTS)
     }
 }
 
@@ -184,10 +193,31 @@ mod tests {
     }
 
     #[test]
+    fn a_late_answer_makes_no_monitoring_node_at_once() {
+        let (questions, _to_answer) = bounded(1);
+        let (answered, answers) = bounded(1);
+        let mut watch =
+            GuestWatch { questions, answers, addresses: Vec::new(), waiting: false, last: None, missed: 0 };
+        let root = a_root();
+        let root = OmRoot::discover(Some(root.path()));
+        let found = Census { root, homes: HashMap::new(), round: 0 }.take(&own()).unwrap();
+        answered.send(Some(found.clone())).unwrap();
+        for _ in 0..=ANSWER_LASTS {
+            assert_eq!(watch.answer(), Some(found.clone()));
+        }
+        assert_eq!(watch.answer(), None, "it hangs");
+        answered.send(Some(found.clone())).unwrap();
+        assert_eq!(watch.answer(), Some(found));
+        answered.send(None).unwrap();
+        assert_eq!(watch.answer(), None, "it has ended");
+    }
+
+    #[test]
     fn a_daemon_that_hangs_makes_a_monitoring_node_and_no_silent_one() {
         let (questions, to_answer) = bounded(1);
         let (_answered, answers) = bounded(1);
-        let mut watch = GuestWatch { questions, answers, addresses: Vec::new(), waiting: false };
+        let mut watch =
+            GuestWatch { questions, answers, addresses: Vec::new(), waiting: false, last: None, missed: 0 };
         for _ in 0..3 {
             watch.ask();
             assert_eq!(watch.answer(), None);
