@@ -84,6 +84,10 @@ impl Top<'_> {
                 }
                 for key in &keys[..count] {
                     then = handle_key(*key, then)?;
+                    // What is typed ahead is not for this program any more.
+                    if matches!(then, Then::Quit) {
+                        return Ok(None);
+                    }
                 }
             }
             match then {
