@@ -166,6 +166,17 @@ has_printed() { # LINE
     until_ok on h1 grep --quiet --line-regexp --fixed-strings -- "$1" "$dir/out"
 }
 
+# What self.py says in a setting, without om and with it. There are groups besides the user's own, and bytes that are no
+# text.
+tell_self() { # PREFIX…
+    # shellcheck disable=SC2016 # the host's shell fills it in
+    on h1 setpriv --reuid "$OM_USER" --regid "$OM_USER" --groups "$(id --group "$OM_USER"),4,20,24" \
+        env --ignore-environment PATH="$OM_BIN:/usr/bin:/bin" EMPTY= 'WITH BLANK=a b' NEWLINE=$'a\nb' BYTES=$'\xff\xfe' \
+        bash -c 'mkdir -p "/srv/$1" && cd "/srv/$1" && umask 0027 && ulimit -n 300 && ulimit -S -s 4096 && ulimit -c 0 &&
+            "${@:2}" python3 /srv/programs/self.py "" "a  b" "x
+y" "$(printf "\\377")" --time -- "*"' bash "$@"
+}
+
 # What helps to see why a test failed.
 show_job() {
     [[ ${dir-} ]] || return 0

@@ -4,14 +4,14 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use om_proto::omfs::{JobState, Where};
+use om_proto::omfs::{Bounds, JobState, Where};
 use serde::{Deserialize, Serialize};
 
 use crate::net::message::Status;
 use crate::net::preamble::{JobId, Purpose};
 
 /// Version of this protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The longest frame.
 pub const MAX_FRAME: usize = 1 << 20;
 
@@ -98,6 +98,8 @@ pub struct Snapshot {
     pub uid: u32,
     /// The command line, for people.
     pub command: String,
+    /// Where it may run.
+    pub bounds: Bounds,
     /// Moves made.
     pub moves: u64,
     /// The owner has pinned it.

@@ -5,10 +5,14 @@
 //! takes from the kernel (socket credentials and `/proc`), never from these messages. If the connection closes
 //! before the end, the deputy has died and the job is killed.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
+use crate::omfs::Bounds;
+
 /// Version of this protocol; a keeper refuses others with a sentence.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The longest frame: the kernel's own limit for arguments and environment is below it.
 pub const MAX_FRAME: usize = 8 << 20;
 
@@ -27,6 +31,10 @@ pub struct Start {
     pub ignored_signals: u64,
     /// Start locked: the job stays until somebody unlocks it.
     pub lock: bool,
+    /// Where it may run.
+    pub bounds: Bounds,
+    /// The node on which it is to begin; none: this one. If it cannot begin there it begins here.
+    pub begin_on: Option<IpAddr>,
 }
 
 /// What `om run` asks for afterwards.

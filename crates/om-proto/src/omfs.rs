@@ -15,6 +15,7 @@
 //!
 //! Nothing here waits, polls or retries; [`OmError`] says which failures are worth another try.
 
+mod bounds;
 mod error;
 mod place;
 mod process;
@@ -22,6 +23,7 @@ mod root;
 mod stat;
 mod text;
 
+pub use bounds::{Bounds, MOST_NODES, OutOfBounds};
 pub use error::{OmError, ParseError};
 pub use place::{Destination, MoveResult, Where};
 pub use process::{OmProcess, Progress};

@@ -22,3 +22,7 @@ pub const RUN_DIR: &str = "/run/om";
 pub const OM_ROOT: &str = "/run/om/proc";
 /// The socket on which `om-migd` takes new jobs.
 pub const CONTROL_SOCKET: &str = "/run/om/migd.sock";
+/// The socket on which `om-sched` tells what it knows and has decided.
+pub const STATUS_SOCKET: &str = "/run/om/sched.sock";
+/// The socket on which `om-sched` is asked where a job is to start.
+pub const START_SOCKET: &str = "/run/om/start.sock";

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use om_proto::omfs::Bounds;
 use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
 use om_sched::core::{Core, Input};
 use om_sched::job::{Admin, LocalJob, Place, Snapshot};
@@ -92,6 +93,7 @@ fn snapshot() -> Snapshot {
         age: Duration::from_secs(10),
         since_move: None,
         moves: 0,
+        bounds: Bounds::default(),
         locked: false,
         stay_reasons: Vec::new(),
         command: "job".to_owned(),

@@ -35,6 +35,8 @@ pub struct Config {
     pub allow_without_key: bool,
     /// Where `om nodes`, `om why` and `om history` ask. Anybody on this node may.
     pub status_socket: PathBuf,
+    /// Where `om run` asks on which node a job is to start. Anybody on this node may.
+    pub start_socket: PathBuf,
     /// The interfaces to listen on, by name; none: all.
     pub interfaces: Vec<String>,
     /// The address that names this node; found by itself if left out. It has to be the one that omd tells.
@@ -64,6 +66,9 @@ pub struct Config {
     pub move_cost_ms: u64,
     /// MiB that a move carries a second until moves have been seen, 1 to 100,000.
     pub move_mib_per_s: f64,
+    /// This node's own user comes first: guests leave, and none are taken, while the node's own load wants the CPUs
+    /// that they use.
+    pub owner_first: bool,
     /// Ask loaded nodes for work while this one is idle.
     pub invite: bool,
     /// How many nodes are asked where a new job shall start, 0 to 16; 0: every job starts where it is submitted.
@@ -86,7 +91,8 @@ impl Default for Config {
             om_root: None,
             key_file: PathBuf::from(ports::KEY_FILE),
             allow_without_key: false,
-            status_socket: Path::new(ports::RUN_DIR).join("sched.sock"),
+            status_socket: PathBuf::from(ports::STATUS_SOCKET),
+            start_socket: PathBuf::from(ports::START_SOCKET),
             interfaces: Vec::new(),
             address: None,
             info_port: ports::INFO_PORT,
@@ -101,6 +107,7 @@ impl Default for Config {
             memory_factor: 2.0,
             move_cost_ms: 200,
             move_mib_per_s: 112.0,
+            owner_first: false,
             invite: true,
             start_among: 4,
             start_rounds: 4,
@@ -249,6 +256,7 @@ impl Config {
             memory_factor: self.memory_factor,
             move_cost: Duration::from_millis(self.move_cost_ms),
             move_bytes_per_s: self.move_mib_per_s * 1_048_576.0,
+            owner_first: self.owner_first,
             invite: self.invite,
             start_among: self.start_among,
             start_rounds: self.start_rounds,

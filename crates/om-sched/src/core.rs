@@ -16,8 +16,10 @@
 //! A round of decisions follows each reading of the om files, each end of a question or move, and each invitation.
 //! What is under way counts as done: a job that is being asked about is no load here any more and is load there.
 
+mod aftermath;
 mod answering;
 mod explain;
+mod orders;
 mod starting;
 mod viewing;
 
@@ -26,6 +28,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use om_proto::offer::{Answer, Ask};
+use om_proto::omfs::Bounds;
 
 pub use explain::{CandidateSays, JobSays, NodeSays};
 
@@ -33,7 +36,7 @@ use crate::Time;
 use crate::figures::{Figures, to_milli};
 use crate::guard::{self, Refusal};
 use crate::history::{Decision, History, Outcome};
-use crate::job::{Place, Snapshot};
+use crate::job::Snapshot;
 use crate::jobs::Jobs;
 use crate::node::Report;
 use crate::nodes::Nodes;
@@ -90,6 +93,8 @@ pub enum Input<'a> {
         ticket: u64,
         /// Runnable tasks that it will have, as far as anybody can tell.
         tasks: f64,
+        /// Where it may run.
+        bounds: Bounds,
     },
     /// A move that the core requested is over.
     MoveEnded {
@@ -156,6 +161,8 @@ struct Move {
     decision: u64,
     /// The question whose promise this redeems; `None` if nobody was asked.
     nonce: Option<u64>,
+    /// CPU seconds a second that the job has got here.
+    share: f64,
 }
 
 /// A node that is left in peace for a while.
@@ -177,6 +184,8 @@ pub struct Core {
     questions: Questions,
     promises: Promises,
     moves: BTreeMap<u32, Move>,
+    /// Jobs that have moved a moment ago.
+    watches: Vec<aftermath::Watch>,
     rests: BTreeMap<IpAddr, Rest>,
     price: Price,
     history: History,
@@ -186,6 +195,8 @@ pub struct Core {
     forgot: Option<Time>,
     /// Who gave figures last, and when.
     speakers: VecDeque<(Time, IpAddr)>,
+    /// The load of this node's own user, if it was seen.
+    owner: Option<orders::OwnerLoad>,
 }
 
 impl Core {
@@ -201,6 +212,7 @@ impl Core {
             questions: Questions::default(),
             promises: Promises::default(),
             moves: BTreeMap::new(),
+            watches: Vec::new(),
             rests: BTreeMap::new(),
             price: Price::new(settings.move_cost, settings.move_bytes_per_s),
             history: History::new(settings.history),
@@ -209,6 +221,7 @@ impl Core {
             starts: Starts::default(),
             forgot: None,
             speakers: VecDeque::new(),
+            owner: None,
             settings,
         }
     }
@@ -230,7 +243,7 @@ impl Core {
             Input::Snapshot(snapshot) => self.handle_snapshot(now, snapshot),
             Input::NoSnapshot => self.jobs.lose(),
             Input::Offer { from, authenticated, offer } => self.handle_offer(now, from, authenticated, offer),
-            Input::Starting { ticket, tasks } => self.handle_starting(now, ticket, tasks),
+            Input::Starting { ticket, tasks, bounds } => self.handle_starting(now, ticket, tasks, bounds),
             Input::MoveEnded { pid, end } => self.handle_move_end(now, pid, end),
         }
     }
@@ -325,6 +338,7 @@ impl Core {
             self.nodes.retain(|node| !node.is_gone(now));
         }
         self.rests.retain(|_, rest| now < rest.until + LONGEST_REST);
+        self.watch_moved(now);
         self.follow_orders(now);
         self.round(now);
         self.invite(now);
@@ -383,6 +397,9 @@ impl Core {
         let verdict =
             self.view(now, Some((pid, to)), None).map_err(|refusal| refusal.to_string()).and_then(|view| {
                 self.recheck(now, &view, pid, to)?;
+                if question.is_order {
+                    return Ok(question.proposal.clone());
+                }
                 self.policy.confirm(now, &view, &question.proposal)
             });
         match verdict {
@@ -440,7 +457,16 @@ impl Core {
                 self.policy
                     .observe(now, &Event::Moved { pid, to: ended.to, rss_bytes: ended.rss_bytes, downtime });
                 let downtime_ms = downtime.map(guard::millis);
-                self.outcome(now, ended.decision, Outcome::Moved { took_ms, downtime_ms });
+                self.watches.push(aftermath::Watch {
+                    decision: ended.decision,
+                    pid,
+                    to: ended.to,
+                    took_ms,
+                    downtime_ms,
+                    before: ended.share,
+                    seen: None,
+                });
+                self.outcome(now, ended.decision, Outcome::Moved { took_ms, downtime_ms, share: None });
             }
             MoveEnd::Failed { reason, only_the_job } => {
                 self.forget_inbound(ended.to, pid);
@@ -489,7 +515,7 @@ impl Core {
             if self.settings.dry_run {
                 self.tell_only(now, job, proposal);
             } else {
-                self.ask(now, &view, job, proposal);
+                self.ask(now, &view, job, proposal, false);
             }
         }
     }
@@ -503,7 +529,7 @@ impl Core {
         self.record(now, job.pid, to, proposal.reason, proposal.weighing, Outcome::WouldMove);
     }
 
-    fn ask(&mut self, now: Time, view: &View, job: &Job, proposal: Proposal) {
+    fn ask(&mut self, now: Time, view: &View, job: &Job, proposal: Proposal, is_order: bool) {
         let ask = Ask {
             nonce: self.random.bits(),
             rss_bytes: job.rss_bytes,
@@ -519,49 +545,8 @@ impl Core {
             node.expect(now, job.pid, job.tasks);
         }
         self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask.clone()) });
-        self.questions.put(proposal, ask, decision, now + self.settings.ask_timeout);
-    }
-
-    /// What `hpc/admin` orders, whatever the policy thinks: guests go home, own jobs come home.
-    fn follow_orders(&mut self, now: Time) {
-        let admin = self.jobs.admin();
-        let Ok(own) = self.own(now) else { return };
-        let here = own.node.address;
-        let mut orders = Vec::new();
-        for job in self.jobs.iter() {
-            if self.is_under_way(job.pid) || !job.can_move() {
-                continue;
-            }
-            let rests = self.jobs.tracked(job.pid).and_then(|tracked| tracked.rests_until);
-            if rests.is_some_and(|until| until > now) {
-                continue;
-            }
-            match job.place {
-                Place::Here if admin.expel && !job.is_own => {
-                    let home = self.nodes.get(&job.home);
-                    if home.is_some_and(|home| guard::check_node(now, own, home).is_ok()) {
-                        orders.push((job.pid, job.home, "this node sends its guests home (expel)"));
-                    }
-                }
-                Place::Away(_) if admin.bring && job.is_own => {
-                    orders.push((job.pid, here, "this node calls its jobs home (bring)"));
-                }
-                _ => {}
-            }
-        }
-        for (pid, to, reason) in orders {
-            if self.free_slots() == 0 {
-                return;
-            }
-            if self.settings.dry_run {
-                if self.history.last_of(now, pid, TELL_AGAIN).is_none() {
-                    self.record(now, pid, to, reason.to_owned(), None, Outcome::WouldMove);
-                }
-                continue;
-            }
-            let decision = self.record(now, pid, to, reason.to_owned(), None, Outcome::Asked);
-            self.request(now, pid, to, decision, None);
-        }
+        let question = Question::new(ask, proposal, decision, is_order, now + self.settings.ask_timeout);
+        self.questions.put(question);
     }
 
     fn request(&mut self, now: Time, pid: u32, to: IpAddr, decision: u64, nonce: Option<u64>) {
@@ -571,7 +556,8 @@ impl Core {
         if let Some(node) = self.nodes.get_mut(&to) {
             node.expect(now, pid, tasks);
         }
-        self.moves.insert(pid, Move { to, since: now, rss_bytes, decision, nonce });
+        let share = self.jobs.share(pid);
+        self.moves.insert(pid, Move { to, since: now, rss_bytes, decision, nonce, share });
         self.outputs.push_back(Output::Move { pid, to, home });
         self.outcome(now, decision, Outcome::Requested);
     }

@@ -77,6 +77,9 @@ pub enum Refusal {
         /// Until it is asked again.
         left_ms: u64,
     },
+    /// Its user does not want it there.
+    #[error("{0}")]
+    OutOfBounds(String),
     /// `hpc/admin/block` or `expel` there.
     #[error("it takes no guests (block or expel)")]
     Blocked,
@@ -196,6 +199,7 @@ pub fn check_pair(here: &Here, job: &Job, target: &Target) -> Result<(), Refusal
     if !same_features(here.cpu_features, target.cpu_features) {
         return Err(Refusal::OtherCpuFeatures);
     }
+    job.bounds.wants(target.address, job.home).map_err(|reason| Refusal::OutOfBounds(reason.to_string()))?;
     if job.home != target.address {
         if target.blocked {
             return Err(Refusal::Blocked);

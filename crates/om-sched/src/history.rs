@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::Time;
+use crate::figures::Figures;
 use crate::view::Weighing;
 
 /// What became of a decision.
@@ -38,6 +39,8 @@ pub enum Outcome {
         took_ms: u64,
         /// For how long the job stood still; `None` if that was not told.
         downtime_ms: Option<u64>,
+        /// What it has brought, once that could be seen.
+        share: Option<Share>,
     },
     /// The job stayed where it was.
     Failed {
@@ -46,6 +49,15 @@ pub enum Outcome {
     },
     /// `--dry-run`: it would have been asked for.
     WouldMove,
+}
+
+/// How much CPU time a job got before a move and since, seconds a second.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Share {
+    /// Before.
+    pub before: f64,
+    /// Since it arrived.
+    pub after: f64,
 }
 
 impl Outcome {
@@ -95,10 +107,18 @@ impl fmt::Display for Decision {
             Outcome::Unanswered => f.write_str("no answer")?,
             Outcome::Dropped { reason } => write!(f, "dropped: {reason}")?,
             Outcome::Requested => f.write_str("moving")?,
-            Outcome::Moved { took_ms, downtime_ms: Some(downtime) } => {
-                write!(f, "moved in {took_ms} ms, stood still for {downtime} ms")?;
+            Outcome::Moved { took_ms, downtime_ms, share } => {
+                write!(f, "moved in {took_ms} ms")?;
+                if let Some(downtime) = downtime_ms {
+                    write!(f, ", stood still for {downtime} ms")?;
+                }
+                if let (Some(_), Some(weighing)) = (downtime_ms, &self.weighing) {
+                    write!(f, " ({:.0} expected)", weighing.cost_s * 1000.0)?;
+                }
+                if let Some(Share { before, after }) = share {
+                    write!(f, ", got {before:.2} CPUs before and {after:.2} since")?;
+                }
             }
-            Outcome::Moved { took_ms, downtime_ms: None } => write!(f, "moved in {took_ms} ms")?,
             Outcome::Failed { reason } => write!(f, "stays, the move failed: {reason}")?,
             Outcome::WouldMove => f.write_str("would move (dry run)")?,
         }
@@ -107,23 +127,25 @@ impl fmt::Display for Decision {
             let (here, there) = (weighing.here, weighing.there);
             write!(
                 f,
-                " (R {:.2} s x dJ {:.2}, n {:.1}, {} MiB; here {:.1}+{:.1} tasks on {:.1} CPUs of speed {:.2}, there {:.1}+{:.1} on {:.1} of {:.2})",
+                " (it may need another {:.2} s of CPU, each of them saves {:.2} s; {:.1} tasks, {} MiB; here {}, there {})",
                 weighing.remaining_s,
                 weighing.delta_j,
                 weighing.tasks,
                 self.rss_bytes >> 20,
-                here.movable,
-                here.background,
-                here.cpus,
-                here.speed,
-                there.movable,
-                there.background,
-                there.cpus,
-                there.speed,
+                node_in_words(&here),
+                node_in_words(&there),
             )?;
         }
         Ok(())
     }
+}
+
+/// How busy a node is, in a few words.
+fn node_in_words(figures: &Figures) -> String {
+    let speed = figures.speed * 1000.0;
+    let others = format!(" and {:.1} others", figures.background);
+    let others = if figures.background < 0.05 { "" } else { &others };
+    format!("{:.1} of jobs{others} on {:.1} CPUs of speed {speed:.0}", figures.movable, figures.cpus)
 }
 
 /// The first words of a command line, without anything that could disturb a terminal or a log.

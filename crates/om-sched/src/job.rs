@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use om_proto::omfs::Bounds;
+
 /// Where an entry of the om files has its process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -43,6 +45,8 @@ pub struct LocalJob {
     pub since_move: Option<Duration>,
     /// How often it has moved.
     pub moves: u32,
+    /// Where its user wants it.
+    pub bounds: Bounds,
     /// Its owner pinned it.
     pub locked: bool,
     /// Why it cannot move; empty if it can.

@@ -26,6 +26,9 @@ const CHANGE_LASTS: Duration = Duration::from_secs(3);
 pub struct Tracked {
     /// Runnable tasks, averaged.
     pub tasks: f64,
+    /// CPU seconds that it gets a second, averaged; `None` after the first reading.
+    pub share: Option<f64>,
+    cpu: Duration,
     /// Not to be moved before this time, since its last move failed.
     pub rests_until: Option<Time>,
     /// Moves that failed since the last one that did not.
@@ -67,11 +70,18 @@ impl Jobs {
                 Some(mut tracked) => {
                     if here && tracked.here {
                         let passed = passed.unwrap_or_default().as_secs_f64();
-                        let share = passed / (passed + AVERAGE_OVER.as_secs_f64());
-                        tracked.tasks += share * (runnable - tracked.tasks);
+                        let weight = passed / (passed + AVERAGE_OVER.as_secs_f64());
+                        tracked.tasks += weight * (runnable - tracked.tasks);
+                        if passed > 0.0 {
+                            let got = job.cpu.saturating_sub(tracked.cpu).as_secs_f64() / passed;
+                            let before = tracked.share.unwrap_or(got);
+                            tracked.share = Some(before + weight * (got - before));
+                        }
                     } else {
                         tracked.tasks = runnable;
+                        tracked.share = None;
                     }
+                    tracked.cpu = job.cpu;
                     if here && !tracked.here && job.moves > 0 {
                         arrivals.push(Arrival { pid: job.pid, came_home: job.is_own });
                     }
@@ -85,7 +95,8 @@ impl Jobs {
                     if here && has_come && self.read.is_some() {
                         arrivals.push(Arrival { pid: job.pid, came_home: job.is_own });
                     }
-                    Tracked { tasks: runnable, rests_until: None, failures: 0, here }
+                    let cpu = job.cpu;
+                    Tracked { tasks: runnable, share: None, cpu, rests_until: None, failures: 0, here }
                 }
             };
             self.tracked.insert(job.pid, tracked);
@@ -160,6 +171,14 @@ impl Jobs {
         self.tracked(pid).map_or(0.0, |tracked| tracked.tasks)
     }
 
+    /// CPU seconds that a job gets a second; since its start, if nothing newer is known.
+    #[must_use]
+    pub fn share(&self, pid: u32) -> f64 {
+        let since_start = |job: &LocalJob| job.cpu.as_secs_f64() / job.age.as_secs_f64().max(0.001);
+        let measured = self.tracked(pid).and_then(|tracked| tracked.share);
+        measured.or_else(|| self.get(pid).map(since_start)).unwrap_or(0.0)
+    }
+
     /// Runnable tasks of the jobs here that could move, those for which `leaves` is true excepted.
     pub fn movable_tasks(&self, leaves: impl Fn(u32) -> bool) -> f64 {
         self.iter()
@@ -186,15 +205,33 @@ impl Jobs {
     /// b: the load of all that is no job, and of jobs that cannot move.
     #[must_use]
     pub fn background(&self) -> f64 {
-        // As long as there are too few readings, what looks like background may well be a job.
-        let enough = self.background.len() == BACKGROUND_READINGS;
-        let others = self.background.iter().copied().reduce(f64::min).filter(|_| enough).unwrap_or(0.0);
         let pinned: f64 = self
             .iter()
             .filter(|job| job.place == Place::Here && !job.can_move())
             .map(|job| self.tasks(job.pid))
             .sum();
-        others + pinned
+        self.others() + pinned
+    }
+
+    /// The load of all that is no job.
+    fn others(&self) -> f64 {
+        // As long as there are too few readings, what looks like background may well be a job.
+        let enough = self.background.len() == BACKGROUND_READINGS;
+        self.background.iter().copied().reduce(f64::min).filter(|_| enough).unwrap_or(0.0)
+    }
+
+    /// The load of this node's own user: its jobs, and all that is no job.
+    #[must_use]
+    pub fn owner_tasks(&self) -> f64 {
+        let own = self.iter().filter(|job| job.place == Place::Here && job.is_own);
+        self.others() + own.map(|job| self.tasks(job.pid)).sum::<f64>()
+    }
+
+    /// The load of the guests here.
+    #[must_use]
+    pub fn guest_tasks(&self) -> f64 {
+        let guests = self.iter().filter(|job| job.place == Place::Here && !job.is_own);
+        guests.map(|job| self.tasks(job.pid)).sum()
     }
 
     /// Guests here and those that come or go.
@@ -218,6 +255,8 @@ fn on_node(job: &LocalJob) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use om_proto::omfs::Bounds;
+
     use super::*;
 
     fn at(ms: u64) -> Time {
@@ -238,6 +277,7 @@ mod tests {
             age: Duration::from_secs(2),
             since_move: None,
             moves: 0,
+            bounds: Bounds::default(),
             locked: false,
             stay_reasons: Vec::new(),
             command: "job".into(),

@@ -52,6 +52,7 @@ pub mod history;
 pub mod job;
 pub mod jobs;
 pub mod limit;
+pub mod local;
 pub mod net;
 pub mod node;
 pub mod nodes;
@@ -63,6 +64,7 @@ pub mod reading;
 pub mod run;
 pub mod settings;
 pub mod start;
+pub mod start_socket;
 pub mod status;
 pub mod view;
 

@@ -46,8 +46,18 @@ pub struct Question {
     pub proposal: Proposal,
     /// Its entry in the history.
     pub decision: u64,
+    /// It is to move whatever the policy thinks.
+    pub is_order: bool,
     deadline: Time,
     tries: u32,
+}
+
+impl Question {
+    /// A question that is being put and waits until `deadline`.
+    #[must_use]
+    pub fn new(ask: Ask, proposal: Proposal, decision: u64, is_order: bool, deadline: Time) -> Self {
+        Self { ask, proposal, decision, is_order, deadline, tries: 1 }
+    }
 }
 
 /// The questions of this node, by the node that was asked.
@@ -57,9 +67,9 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Notes that `ask` is being sent to the proposal's node. Whatever was asked there before is forgotten.
-    pub fn put(&mut self, proposal: Proposal, ask: Ask, decision: u64, deadline: Time) {
-        self.open.insert(proposal.to, Question { ask, proposal, decision, deadline, tries: 1 });
+    /// Notes a question that is being sent to the proposal's node. Whatever was asked there before is forgotten.
+    pub fn put(&mut self, question: Question) {
+        self.open.insert(question.proposal.to, question);
     }
 
     /// The question that `answer` from `from` answers, which is closed by it; `None` if nobody asked.
@@ -249,7 +259,7 @@ mod tests {
 
     fn put(questions: &mut Questions, to: IpAddr, pid: u32, nonce: u64) {
         let proposal = Proposal { pid, to, reason: String::new(), weighing: None };
-        questions.put(proposal, ask(nonce), 1, at(300));
+        questions.put(Question::new(ask(nonce), proposal, 1, false, at(300)));
     }
 
     #[test]

@@ -159,6 +159,7 @@ fn local_job(pid: u32, stat: JobStat, known: &Known, is_own: bool) -> LocalJob {
         age: Duration::from_millis(stat.age_ms),
         since_move: (known.moves > 0).then(|| Duration::from_millis(stat.since_move_ms)),
         moves: known.moves,
+        bounds: stat.bounds,
         locked: known.locked,
         stay_reasons: known.stay_reasons.clone(),
         command: stat.command,
@@ -170,7 +171,7 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
-    use om_proto::omfs::JobState;
+    use om_proto::omfs::{Bounds, JobState};
 
     use super::*;
 
@@ -205,6 +206,7 @@ mod tests {
                 age_ms: 20_000,
                 since_move_ms: 6,
                 moves_ms: 0,
+                bounds: Bounds::default(),
                 command: "job".into(),
             };
             let values = [

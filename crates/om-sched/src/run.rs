@@ -39,12 +39,14 @@ use crate::offer::Offer;
 use crate::policy::{Policy, Registry};
 use crate::random::Random;
 use crate::reading::Reader;
+use crate::start_socket::StartSocket;
 use crate::status::StatusSocket;
 
 const LISTENER: Token = Token(0);
 const OFFERS: Token = Token(1);
 const STATUS: Token = Token(2);
 const SIGNALS: Token = Token(3);
+const STARTS: Token = Token(4);
 
 /// How often a job in a move is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(50);
@@ -121,6 +123,7 @@ struct Daemon {
     offer_socket: Option<UdpSocket>,
     offers: Offers,
     status: Option<StatusSocket>,
+    starts: Option<StartSocket>,
     root: OmRoot,
     reader: Reader,
     follows: BTreeMap<u32, Follow>,
@@ -169,6 +172,7 @@ impl Daemon {
             here: None,
             offer_socket: None,
             status: None,
+            starts: None,
             reader: Reader::default(),
             follows: BTreeMap::new(),
             terminate,
@@ -188,6 +192,7 @@ impl Daemon {
         };
         daemon.watch_listener()?;
         daemon.open_status();
+        daemon.open_starts();
         daemon.find_here()?;
         daemon.say_start();
         daemon.ask_everybody();
@@ -234,6 +239,7 @@ impl Daemon {
         self.unfinished = false;
         self.hear_reports();
         self.hear_offers();
+        self.hear_starts();
         self.follow_moves();
         let now = self.now();
         if now >= self.next_interfaces {
@@ -319,8 +325,11 @@ impl Daemon {
                 }
                 Output::Move { pid, to, home } => self.request(pid, to, home),
                 Output::Decided(decision) => say(&decision),
-                // Nobody can ask this daemon yet where a job shall start.
-                Output::Start { .. } => {}
+                Output::Start { ticket, to } => {
+                    if let Some(starts) = &mut self.starts {
+                        starts.answer(ticket, to);
+                    }
+                }
             }
         }
     }
@@ -399,6 +408,15 @@ impl Daemon {
         }
     }
 
+    fn open_starts(&mut self) {
+        let path = &self.config.start_socket;
+        let opened = StartSocket::open(path)
+            .and_then(|socket| watch(&self.poll, socket.descriptor(), STARTS).map(|()| socket));
+        self.starts = opened
+            .inspect_err(|error| log::warn!("{}: {error}; om run starts every job here", path.display()))
+            .ok();
+    }
+
     fn serve_status(&mut self) {
         let now = self.now();
         let about = About {
@@ -435,6 +453,7 @@ impl Daemon {
         }
         let rebind = config.offer_port != self.config.offer_port || config.dry_run != self.config.dry_run;
         let reopen = config.status_socket != self.config.status_socket || self.status.is_none();
+        let reopen_starts = config.start_socket != self.config.start_socket || self.starts.is_none();
         self.core.reconfigure(config.settings(!keys.is_empty()), policy);
         self.root = OmRoot::discover(config.om_root.as_deref());
         self.keys = keys;
@@ -449,6 +468,10 @@ impl Daemon {
         if reopen {
             self.status = None;
             self.open_status();
+        }
+        if reopen_starts {
+            self.starts = None;
+            self.open_starts();
         }
         if let Some(status) = &mut self.status {
             status.refresh();

@@ -27,6 +27,8 @@ pub struct Settings {
     pub move_cost: Duration,
     /// Bandwidth until moves have been seen.
     pub move_bytes_per_s: f64,
+    /// Guests are in the way of this node's own user.
+    pub owner_first: bool,
     /// An idle node asks loaded ones for work.
     pub invite: bool,
     /// How many nodes are asked where a new job shall start; 0: it starts where it is.
@@ -53,6 +55,7 @@ impl Default for Settings {
             memory_factor: 2.0,
             move_cost: Duration::from_millis(200),
             move_bytes_per_s: 112.0 * 1_048_576.0,
+            owner_first: false,
             invite: true,
             start_among: 4,
             start_rounds: 4,

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use om_proto::offer::Answer;
+use om_proto::omfs::Bounds;
 
 use crate::Time;
 use crate::figures::Figures;
@@ -36,6 +37,8 @@ pub struct Start {
     pub ticket: u64,
     /// Its runnable tasks.
     pub tasks: f64,
+    /// Where its user wants it.
+    pub bounds: Bounds,
     /// Who was asked.
     pub asked: Vec<Asked>,
     /// How often more nodes were asked.

@@ -6,13 +6,13 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::Time;
+use crate::local;
 
 /// Readers at once; more have to wait.
 const READERS: usize = 16;
@@ -37,22 +37,12 @@ struct Reader {
 }
 
 impl StatusSocket {
-    /// Makes the socket at `path`, readable for everybody. A socket that a dead scheduler left there is replaced, one
-    /// that a living one serves is not.
+    /// Makes the socket at `path`, readable for everybody.
     ///
     /// # Errors
     /// The kernel's, or that somebody serves it.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another scheduler serves it"));
-        }
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        listener.set_nonblocking(true)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+        let listener = local::listen(path)?;
         Ok(Self { path: path.to_owned(), listener, readers: Vec::new(), document: None })
     }
 
@@ -120,6 +110,7 @@ impl Drop for StatusSocket {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 

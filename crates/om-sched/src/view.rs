@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use om_proto::omfs::Bounds;
 use serde::Serialize;
 
 use crate::figures::Figures;
@@ -52,6 +53,8 @@ pub struct Job {
     pub moves: u32,
     /// C: seconds that a move of it will take.
     pub move_cost_s: f64,
+    /// Where its user wants it.
+    pub bounds: Bounds,
     /// The command, for people.
     pub command: String,
 }

@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use om_proto::key::ClusterKeys;
 use om_proto::net::{Interface, Speaker};
 use om_proto::offer::{Answer, Ask};
-use om_proto::omfs::{JobStat, JobState};
+use om_proto::omfs::{Bounds, JobStat, JobState};
 use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 use om_proto::wire::{Datagram, DatagramWriter, Header, Kind, MAX_DATAGRAM};
 
@@ -107,6 +107,7 @@ impl Rig {
             age_ms: 8000,
             since_move_ms: 8000,
             moves_ms: 0,
+            bounds: Bounds::default(),
             command: "sort big".to_owned(),
         };
         for (file, text) in [

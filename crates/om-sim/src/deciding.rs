@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use om_proto::omfs::Bounds;
 use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
 use om_proto::table::STALE_PERIODS;
 use om_sched::core::{Core, Input, MoveEnd, Output};
@@ -131,7 +132,8 @@ impl World<'_> {
             return Ok(());
         }
         self.read_if_old(node)?;
-        self.tell(node, Input::Starting { ticket: job.into(), tasks: f64::from(arrival.threads) })
+        let (ticket, tasks) = (job.into(), f64::from(arrival.threads));
+        self.tell(node, Input::Starting { ticket, tasks, bounds: Bounds::default() })
     }
 
     /// A datagram arrives.
@@ -238,6 +240,7 @@ impl World<'_> {
                 age: time(now - arrival.at),
                 since_move: job.arrived.map(|arrived| time(now - arrived)),
                 moves: job.moves,
+                bounds: Bounds::default(),
                 locked: false,
                 stay_reasons: Vec::new(),
                 command: String::new(),

@@ -63,18 +63,37 @@ pub struct RunArgs {
     /// At the end, print to stderr the time used on all nodes, and how often the job has moved
     #[arg(long)]
     pub time: bool,
-    /// Start it pinned: it stays here until om unlock
+    /// Start it pinned: it stays where it starts until om unlock
+    ///
+    /// That is here, unless --on says otherwise.
     #[arg(long)]
     pub lock: bool,
     /// Start it on this node, even if another one is better
     ///
-    /// Every job is started on the node where om run is called; the cluster moves it later. This option keeps that so
-    /// where jobs are placed as they start.
+    /// Otherwise om-sched is asked, which asks some nodes, and the command is executed for the first time where it runs
+    /// best. Its home is this node all the same.
     #[arg(long)]
     pub here: bool,
+    /// Run it on these nodes only, names or addresses
+    ///
+    /// Until one of them takes it, it runs here.
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
+    pub on: Vec<String>,
+    /// Never run it on these nodes
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
+    pub not_on: Vec<String>,
+    /// Never let it leave this node
+    #[arg(long, conflicts_with_all = ["on", "not_on"])]
+    pub stay: bool,
     /// The socket of om-migd
     #[arg(long, value_name = "FILE", default_value = ports::CONTROL_SOCKET)]
     pub socket: PathBuf,
+    /// The socket on which om-sched is asked where to start
+    #[arg(long, value_name = "FILE", default_value = ports::START_SOCKET)]
+    pub start_socket: PathBuf,
+    /// The socket on which om-sched tells the nodes' names
+    #[arg(long, value_name = "FILE", default_value = ports::STATUS_SOCKET)]
+    pub status_socket: PathBuf,
     /// The command and its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true, required = true)]
     pub command: Vec<OsString>,
@@ -190,7 +209,7 @@ pub struct SwitchArgs {
 #[derive(Debug, Args)]
 pub struct SchedulerArgs {
     /// The scheduler's status socket
-    #[arg(long, value_name = "FILE", default_value = "/run/om/sched.sock")]
+    #[arg(long, value_name = "FILE", default_value = ports::STATUS_SOCKET)]
     pub socket: PathBuf,
 }
 

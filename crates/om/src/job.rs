@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use nix::unistd::{Uid, User};
 use om_proto::net::Interface;
-use om_proto::omfs::{JobStat, JobState, MoveResult, OmError, OmRoot, Where};
+use om_proto::omfs::{Bounds, JobStat, JobState, MoveResult, OmError, OmRoot, Where};
 use serde::Serialize;
 
 use crate::error::Failure;
@@ -50,6 +50,12 @@ pub struct Job {
     pub last_downtime_ms: Option<u64>,
     /// How its last move went: `ok ADDRESS SECONDS` or `failed ADDRESS REASON`.
     pub last_result: Option<String>,
+    /// The only nodes that it may run on; none: all.
+    pub on: Vec<IpAddr>,
+    /// Nodes that it must not run on.
+    pub not_on: Vec<IpAddr>,
+    /// It never leaves home.
+    pub stay_home: bool,
     /// Its owner has pinned it.
     pub locked: bool,
     /// Why it cannot move: a word, or a word, a colon and an explanation.
@@ -105,6 +111,7 @@ impl<'a> Reader<'a> {
         let stat: Option<JobStat> = told(process.stat())?;
         let home_address = told(process.home())?;
         let uid = stat.as_ref().map(|stat| stat.uid);
+        let bounds = stat.as_ref().map(|stat| stat.bounds.clone()).unwrap_or_default();
         Ok(Job {
             pid,
             guest: self.is_guest(pid, place, home_address, stat.as_ref()),
@@ -113,6 +120,9 @@ impl<'a> Reader<'a> {
             uid,
             user: uid.and_then(|uid| self.user(uid)),
             moves: told(process.nmigs())?,
+            on: bounds.on,
+            not_on: bounds.not_on,
+            stay_home: bounds.stay,
             locked: told(process.locked())?.unwrap_or(false),
             stay_reasons: told(process.stay_reasons())?.unwrap_or_default(),
             last_result: told(process.result())?.flatten().map(|result: MoveResult| result.to_string()),
@@ -153,6 +163,12 @@ impl Job {
         } else {
             self.place.clone()
         }
+    }
+
+    /// Where it may run, for people; empty: anywhere.
+    pub fn bounds_in_words(&self) -> String {
+        let (on, not_on) = (self.on.clone(), self.not_on.clone());
+        Bounds { on, not_on, stay: self.stay_home }.to_string()
     }
 
     /// The first word of each stay reason, and that it is locked.

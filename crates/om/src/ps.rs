@@ -12,9 +12,9 @@ use crate::job::{Job, Reader};
 use crate::units;
 
 const HEADS: [&str; 9] = [">PID", "USER", "WHERE", "STATE", ">CPU", ">MEM", ">MOVES", "STAY", "COMMAND"];
-const ALL_HEADS: [&str; 14] = [
-    ">PID", "JOB", "USER", "HOME", "WHERE", "STATE", ">CPU", ">RUN", ">MEM", ">THREADS", ">AGE", ">MOVES",
-    "STAY", "COMMAND",
+const ALL_HEADS: [&str; 15] = [
+    ">PID", "JOB", "USER", "HOME", "WHERE", "MAY RUN", "STATE", ">CPU", ">RUN", ">MEM", ">THREADS", ">AGE",
+    ">MOVES", "STAY", "COMMAND",
 ];
 
 /// Lists the jobs.
@@ -61,6 +61,9 @@ fn table_of_all(jobs: &[Job]) -> Columns {
             user(job),
             or_dash(job.home_address),
             job.place_in_words(),
+            Some(job.bounds_in_words())
+                .filter(|words| !words.is_empty())
+                .unwrap_or_else(|| "anywhere".into()),
             or_dash(job.state.clone()),
             or_dash(job.cpu_us.map(units::cpu_time)),
             or_dash(job.runnable),

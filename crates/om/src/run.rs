@@ -12,6 +12,7 @@
 
 mod ending;
 mod link;
+mod place;
 
 use std::env;
 use std::fs::File;
@@ -75,8 +76,12 @@ impl Deputy {
     fn start(args: RunArgs) -> Result<Self, Failure> {
         let failed = |what| move |source| Failure::Run { what, source };
         let cwd = env::current_dir().map_err(failed("tell the working directory"))?;
+        let bounds = place::bounds(&args)?;
+        let mut link = Link::open(&args.socket)?;
         let start = Start {
             version: VERSION,
+            begin_on: place::begin_on(&args, &bounds),
+            bounds,
             argv: args.command.into_iter().map(OsStringExt::into_vec).collect(),
             env: env::vars_os()
                 .map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat())
@@ -85,7 +90,6 @@ impl Deputy {
             ignored_signals: sys::ignored_signals(),
             lock: args.lock,
         };
-        let mut link = Link::open(&args.socket)?;
         let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
         let reply = link.start(&start, [input.as_fd(), output.as_fd(), error.as_fd()]);
         let has_terminal = match reply {

@@ -33,10 +33,40 @@ pub struct Status {
     pub dry_run: bool,
     /// Why nothing at all can be decided.
     pub problem: Option<String>,
+    /// The nodes that it hears.
+    pub nodes: Vec<NodeName>,
     /// The jobs that it decides about.
     pub jobs: Vec<JobSays>,
     /// Its decisions, the oldest first, as they came.
     pub decisions: Vec<Value>,
+}
+
+/// How a node is called.
+#[derive(Clone, Debug, Deserialize)]
+pub struct NodeName {
+    /// The address that names it.
+    pub address: IpAddr,
+    #[serde(default)]
+    identity: Option<Identity>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Identity {
+    host_name: String,
+    addresses: Vec<IpAddr>,
+}
+
+impl NodeName {
+    /// Whether that is its host name.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.host_name == name)
+    }
+
+    /// Whether that is one of its addresses.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.addresses.contains(&address))
+    }
 }
 
 /// What is thought of a job.

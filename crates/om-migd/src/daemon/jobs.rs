@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use om_proto::omfs::{Destination, JobStat, JobState, Where};
+use om_proto::omfs::{Destination, JobStat, JobState, OutOfBounds, Where};
 
 use super::node::{self, BLOCK, BRING, EXPEL, Node, STAY};
 use crate::cgroup::Cgroup;
@@ -113,6 +113,9 @@ impl Inner {
         if job.locked || !self.stay_reasons(job).is_empty() {
             return Err(Errno::EACCES);
         }
+        if job.bounds.check(target, job.home).is_err() {
+            return Err(Errno::EACCES);
+        }
         if job.own && present == here && self.node.switches[STAY] {
             return Err(Errno::EACCES);
         }
@@ -129,6 +132,9 @@ impl Inner {
         let mut reasons = self.node.stay_reasons();
         if job.locked {
             reasons.push("locked: its owner has pinned it".to_owned());
+        }
+        if job.bounds.stay {
+            reasons.push(format!("stays: {}", OutOfBounds::Stays));
         }
         match (&job.cgroup, &job.remote) {
             (Some(cgroup), _) => {
@@ -194,6 +200,7 @@ pub fn stat_of(job: &Snapshot) -> JobStat {
         age_ms: now.saturating_sub(job.started_us) / 1000,
         since_move_ms: now.saturating_sub(job.moved_us) / 1000,
         moves_ms: job.downtime_ms,
+        bounds: job.bounds.clone(),
         command: job.command.clone(),
     }
 }

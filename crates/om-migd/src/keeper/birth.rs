@@ -105,6 +105,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
             "om and om-migd are of different releases: install the same on this node",
         ));
     }
+    request.bounds.verify().map_err(io::Error::other)?;
     let [input, output, error]: [OwnedFd; 3] =
         streams.try_into().map_err(|_| io::Error::other("the job's standard streams are missing"))?;
     let job = JobId(random_name()?);
@@ -117,6 +118,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         command: readable(&request.argv),
         started_us: inspect::now_us(),
         streams: kinds,
+        bounds: request.bounds,
     };
     let cgroup = Cgroup::create(&birth.cgroup, &format!("om-{job}-1"))?;
     let terminal =
@@ -255,6 +257,7 @@ fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &Offer) -> 
     if credentials.uid != 0 && credentials.uid < birth.min_uid {
         return Err(format!("user id {} is below min-uid {}", credentials.uid, birth.min_uid));
     }
+    offer.spec.bounds.check(birth.address, offer.spec.home).map_err(|error| error.to_string())?;
     arrive::fits(birth, offer)?;
     let question = News::Admit { rss_bytes: offer.rss_bytes };
     send_frame(daemon, &question, &[]).map_err(|error| error.to_string())?;

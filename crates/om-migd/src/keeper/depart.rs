@@ -74,6 +74,9 @@ impl Keeper {
         if self.is_here(to) {
             return;
         }
+        if let Err(reason) = self.spec.bounds.check(to, self.spec.home) {
+            return self.report_failure(to, &reason.to_string());
+        }
         let Some(identity) = self.identity.clone() else {
             return self.report_failure(
                 to,

@@ -75,6 +75,7 @@ impl Keeper {
             deputy: self.spec.deputy,
             uid: self.spec.credentials.uid,
             command: self.spec.command.clone(),
+            bounds: self.spec.bounds.clone(),
             moves: self.moves,
             locked: self.locked,
             result: self.result.clone(),

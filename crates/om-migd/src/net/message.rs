@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use om_proto::omfs::Bounds;
 use serde::{Deserialize, Serialize};
 
 use super::preamble::JobId;
@@ -34,6 +35,8 @@ pub struct JobSpec {
     pub started_us: u64,
     /// What its stdin, stdout and stderr are.
     pub streams: [StreamKind; 3],
+    /// Where it may run.
+    pub bounds: Bounds,
 }
 
 /// The source's question whether the target takes the job.

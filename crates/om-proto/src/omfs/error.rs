@@ -35,12 +35,12 @@ pub enum OmError {
         /// The file.
         path: PathBuf,
     },
-    /// A stay reason forbids the move. Worth another try once `stay` is empty.
+    /// A stay reason, or where the job may run, forbids the move. Worth another try once `stay` is empty.
     #[error("{}: the process cannot move ({}); it stays where it is", path.display(), say_reasons(reasons))]
     Stays {
         /// The file.
         path: PathBuf,
-        /// What `stay` said right after the refusal; may be empty if the reason has passed by then.
+        /// What the files said right after the refusal; may be empty if the reason has passed by then.
         reasons: Vec<String>,
     },
     /// No node with that address is known. Worth another try once it is heard.

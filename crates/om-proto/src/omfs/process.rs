@@ -55,18 +55,28 @@ impl<'a> OmProcess<'a> {
     /// [`Self::progress`] tells how it goes on.
     ///
     /// # Errors
-    /// A refusal because of a stay reason carries what `stay` said right after it.
+    /// A refusal because of a stay reason, or of the job's bounds, carries what the files said right after it.
     pub fn request(&self, destination: Destination) -> Result<(), OmError> {
         let text = destination.to_kernel_text();
         write_text(&self.file("where"), &text).map_err(|error| match self.lifted(error) {
-            OmError::Stays { path, .. } => {
-                OmError::Stays { path, reasons: self.stay_reasons().unwrap_or_default() }
-            }
+            OmError::Stays { path, .. } => OmError::Stays { path, reasons: self.why_not(destination) },
             // Say it as the user did.
             OmError::Invalid { path, .. } => OmError::Invalid { path, text: destination.to_string() },
             OmError::NoSuchNode { path, .. } => OmError::NoSuchNode { path, text: destination.to_string() },
             other => other,
         })
+    }
+
+    /// What speaks against a move, as far as the files tell.
+    fn why_not(&self, destination: Destination) -> Vec<String> {
+        let mut reasons = self.stay_reasons().unwrap_or_default();
+        if let (Destination::Node(node), Ok(home), Ok(stat)) = (destination, self.home(), self.stat())
+            && let Err(reason) = stat.bounds.check(node, home)
+            && !stat.bounds.stay
+        {
+            reasons.push(reason.to_string());
+        }
+        reasons
     }
 
     /// How the wish to have the process at `wanted` stands at this moment.

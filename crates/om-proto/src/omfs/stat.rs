@@ -1,13 +1,16 @@
 //! The `stat` file: what a scheduler needs to know of a job, one `key value` a line, the unit in the key.
 //!
-//! A reader requires every key it knows and passes over those it does not, so that lines can be added;
-//! `command` is the last line, because it alone is free text.
+//! A reader requires every key it knows and passes over those it does not, so that lines can be added; the lines of a
+//! job's bounds (`on`, `not_on`, `stay_home`) are there only if it has any. `command` is the last line, because it alone
+//! is free text.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::bounds::{Bounds, list};
 use super::error::ParseError;
 use super::text::{escape, unescape};
 
@@ -47,6 +50,8 @@ pub struct JobStat {
     pub since_move_ms: u64,
     /// Downtime of its last move, milliseconds; 0 if there was none.
     pub moves_ms: u64,
+    /// Where it may run.
+    pub bounds: Bounds,
     /// The command line, arguments joined by a blank.
     pub command: String,
 }
@@ -87,6 +92,14 @@ impl fmt::Display for JobStat {
         writeln!(f, "age_ms {}", self.age_ms)?;
         writeln!(f, "since_move_ms {}", self.since_move_ms)?;
         writeln!(f, "moves_ms {}", self.moves_ms)?;
+        for (key, nodes) in [("on", &self.bounds.on), ("not_on", &self.bounds.not_on)] {
+            if !nodes.is_empty() {
+                writeln!(f, "{key} {}", list(nodes, ","))?;
+            }
+        }
+        if self.bounds.stay {
+            writeln!(f, "stay_home 1")?;
+        }
         writeln!(f, "command {}", escape(&self.command))
     }
 }
@@ -108,6 +121,7 @@ impl FromStr for JobStat {
             age_ms: lines.number("age_ms")?,
             since_move_ms: lines.number("since_move_ms")?,
             moves_ms: lines.number("moves_ms")?,
+            bounds: lines.bounds()?,
             command: lines.command()?,
         })
     }
@@ -117,12 +131,27 @@ impl FromStr for JobStat {
 struct Lines<'a>(&'a str);
 
 impl<'a> Lines<'a> {
-    fn value(&self, key: &'static str) -> Result<&'a str, ParseError> {
+    fn find(&self, key: &str) -> Option<&'a str> {
         // Not lines(): a value may end in a carriage return, which would then be lost.
-        self.0
-            .split('\n')
-            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
-            .ok_or_else(|| ParseError::new("a line with every key of a stat file", key))
+        self.0.split('\n').find_map(|line| line.strip_prefix(key)?.strip_prefix(' '))
+    }
+
+    fn value(&self, key: &'static str) -> Result<&'a str, ParseError> {
+        self.find(key).ok_or_else(|| ParseError::new("a line with every key of a stat file", key))
+    }
+
+    fn bounds(&self) -> Result<Bounds, ParseError> {
+        Ok(Bounds {
+            on: self.nodes("on")?,
+            not_on: self.nodes("not_on")?,
+            stay: self.find("stay_home") == Some("1"),
+        })
+    }
+
+    fn nodes(&self, key: &str) -> Result<Vec<IpAddr>, ParseError> {
+        let Some(value) = self.find(key) else { return Ok(Vec::new()) };
+        let parsed: Result<_, _> = value.split(',').map(str::parse).collect();
+        parsed.map_err(|_| ParseError::new("addresses separated by commas", value))
     }
 
     fn number<N: FromStr>(&self, key: &'static str) -> Result<N, ParseError> {
@@ -166,6 +195,7 @@ mod tests {
             age_ms: 20_000,
             since_move_ms: 7_000,
             moves_ms: 87,
+            bounds: Bounds::default(),
             command: "xz -9 big".to_owned(),
         }
     }
@@ -177,6 +207,20 @@ mod tests {
                     since_move_ms 7000\nmoves_ms 87\ncommand xz -9 big\n";
         assert_eq!(a_job().to_string(), text);
         assert_eq!(text.parse(), Ok(a_job()));
+    }
+
+    #[test]
+    fn bounds_are_lines_of_their_own() {
+        let bounds = Bounds {
+            on: vec![IpAddr::from([10, 77, 0, 2]), IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 2])],
+            not_on: vec![IpAddr::from([10, 77, 0, 3])],
+            stay: true,
+        };
+        let job = JobStat { bounds, ..a_job() };
+        let text = job.to_string();
+        assert!(text.contains("\non 10.77.0.2,fe80::2\nnot_on 10.77.0.3\nstay_home 1\ncommand "), "{text}");
+        assert_eq!(text.parse(), Ok(job));
+        assert!(text.replace("10.77.0.3", "h3").parse::<JobStat>().is_err());
     }
 
     proptest! {

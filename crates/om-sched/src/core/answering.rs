@@ -78,6 +78,9 @@ impl Core {
             if self.jobs.guests() + self.promises.guests(except) >= migration.guest_limit {
                 return Err(Refusal::Full.to_string());
             }
+            if self.is_in_the_owners_way(now, from_milli(ask.runnable_milli), except) {
+                return Err("its owner wants its CPUs (owner-first)".to_owned());
+            }
         }
         let left = own
             .node
@@ -145,7 +148,8 @@ impl Core {
         let takes_none = admin.block
             || admin.expel
             || self.jobs.guests() >= migration.guest_limit
-            || self.memory_short_bytes(own.node) > 0;
+            || self.memory_short_bytes(own.node) > 0
+            || self.is_in_the_owners_way(now, 1.0, None);
         if takes_none || figures.load() + OVERLOAD_TASKS > figures.cpus {
             return;
         }

@@ -12,10 +12,14 @@
 //! start. So it goes where it shares its CPU with the fewest. Reports are no help: a node that was idle a second ago has
 //! been found by everybody since. Nodes are asked at random, and as they are now. The question is the one that is asked
 //! before a move, for a job without memory; every node promises, and all promises but one are taken back.
+//!
+//! A job that its user wants on certain nodes is asked for there and nowhere else, and starts here only if none of them
+//! takes it.
 
 use std::net::IpAddr;
 
 use om_proto::offer::{Answer, Ask};
+use om_proto::omfs::Bounds;
 
 use super::{Core, Output};
 use crate::Time;
@@ -30,8 +34,8 @@ const LOOK_AT: usize = 4;
 const FASTER: f64 = 1.15;
 
 impl Core {
-    pub(super) fn handle_starting(&mut self, now: Time, ticket: u64, tasks: f64) {
-        let start = Start { ticket, tasks, asked: Vec::new(), rounds: 0, deadline: now };
+    pub(super) fn handle_starting(&mut self, now: Time, ticket: u64, tasks: f64, bounds: Bounds) {
+        let start = Start { ticket, tasks, bounds, asked: Vec::new(), rounds: 0, deadline: now };
         if let Some(start) = self.ask_more(now, start) {
             self.start_here(start.ticket, start.tasks);
         }
@@ -97,10 +101,11 @@ impl Core {
             .collect();
         let there: Vec<Figures> = yes.iter().map(|(_, figures)| *figures).collect();
         let here = self.own(now).ok().and_then(|own| self.figures_for_start(own.node, None));
-        let chosen = here
-            .and_then(|here| self.policy.start(&here, &there, start.tasks))
-            .and_then(|index| yes.get(index))
-            .map(|(asked, _)| *asked);
+        let chosen = match here {
+            Some(here) if self.is_wanted_here(start) => self.policy.start(&here, &there, start.tasks),
+            _ => least_burdened(&there, start.tasks),
+        };
+        let chosen = chosen.and_then(|index| yes.get(index)).map(|(asked, _)| *asked);
         for asked in &start.asked {
             if asked.reply != Reply::No && chosen.is_none_or(|chosen| chosen.nonce != asked.nonce) {
                 self.withdraw(asked.to, asked.nonce);
@@ -119,13 +124,18 @@ impl Core {
         self.outputs.push_back(Output::Start { ticket, to: None });
     }
 
-    /// Nobody, if the job does well here.
-    fn nodes_to_ask(&mut self, now: Time, start: &Start) -> Vec<IpAddr> {
-        let among = self.settings.start_among;
-        if among == 0 || self.settings.dry_run || self.jobs.admin().stay || self.jobs.read_at().is_none() {
-            return Vec::new();
-        }
+    fn is_wanted_here(&self, start: &Start) -> bool {
+        self.here.is_none_or(|here| start.bounds.wants(here, here).is_ok())
+    }
+
+    /// Nodes to look at, in random order: those that the user has named, or some of all.
+    fn nodes_to_look_at(&mut self, among: usize, bounds: &Bounds) -> Vec<IpAddr> {
         let count = self.nodes.len();
+        if !bounds.on.is_empty() {
+            let mut named = bounds.on.clone();
+            self.random.shuffle(&mut named);
+            return named;
+        }
         let looks: Vec<usize> = if among * LOOK_AT >= count {
             let mut all: Vec<usize> = (0..count).collect();
             self.random.shuffle(&mut all);
@@ -133,19 +143,36 @@ impl Core {
         } else {
             (0..among * LOOK_AT).map(|_| self.random.below(count)).collect()
         };
+        looks.into_iter().filter_map(|index| self.nodes.at(index)).map(|node| node.address).collect()
+    }
+
+    /// Nobody, if the job does well here.
+    fn nodes_to_ask(&mut self, now: Time, start: &Start) -> Vec<IpAddr> {
+        let among = self.settings.start_among;
+        let keeps_own = self.jobs.admin().stay || self.jobs.admin().bring;
+        if among == 0
+            || self.settings.dry_run
+            || keeps_own
+            || start.bounds.stay
+            || self.jobs.read_at().is_none()
+        {
+            return Vec::new();
+        }
+        let looks = self.nodes_to_look_at(among, &start.bounds);
         let Ok(own) = self.own(now) else { return Vec::new() };
         let Some(here) = self.figures_for_start(own.node, None) else { return Vec::new() };
-        let fits_here = here.load() + start.tasks <= here.cpus;
+        let does_well_here = here.load() + start.tasks <= here.cpus && self.is_wanted_here(start);
         let mut to = Vec::new();
-        for index in looks {
+        for address in looks {
             if to.len() == among {
                 break;
             }
-            let Some(node) = self.nodes.at(index) else { continue };
+            let Some(node) = self.nodes.get(&address) else { continue };
             let Some(figures) = node.figures(now) else { continue };
             let is_open = node.migration.as_ref().is_some_and(|it| !it.block && !it.expel);
             if is_open
-                && (!fits_here || figures.speed >= here.speed * FASTER)
+                && (!does_well_here || figures.speed >= here.speed * FASTER)
+                && start.bounds.wants(address, own.node.address).is_ok()
                 && !to.contains(&node.address)
                 && start.asked.iter().all(|asked| asked.to != node.address)
                 && guard::check_node(now, own, node).is_ok()
@@ -156,4 +183,10 @@ impl Core {
         }
         to
     }
+}
+
+/// The node where a job of so many tasks hurts least.
+fn least_burdened(there: &[Figures], tasks: f64) -> Option<usize> {
+    let burdens = there.iter().map(|figures| figures.burden(tasks)).enumerate();
+    burdens.min_by(|one, other| one.1.total_cmp(&other.1)).map(|(index, _)| index)
 }

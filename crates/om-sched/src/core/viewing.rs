@@ -95,6 +95,7 @@ impl Core {
             threads: job.threads,
             age_s: (job.age + since_read).as_secs_f64(),
             moves: job.moves,
+            bounds: job.bounds.clone(),
             move_cost_s: price.fixed_s + job.rss_bytes as f64 / price.bytes_per_s,
             command: job.command.clone(),
         }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use om_proto::omfs::Bounds;
+
 use crate::figures::Figures;
 use crate::view::{Here, Job, Target, View};
 
@@ -21,6 +23,7 @@ pub(super) fn job(pid: u32, cpu_s: f64) -> Job {
         age_s: cpu_s * 4.0,
         moves: 0,
         move_cost_s: 0.2,
+        bounds: Bounds::default(),
         command: "job".into(),
     }
 }

@@ -9,11 +9,12 @@ use om_proto::net::{Interface, Speaker, naming_address, select};
 use om_proto::table::Heard;
 use om_proto::wire::MAX_DATAGRAM;
 
-use super::{Daemon, LISTENER, OFFERS, READING_SHARE, RunError, failed, selection, watch};
+use super::{Daemon, LISTENER, OFFERS, READING_SHARE, RunError, STARTS, failed, selection, watch};
 use crate::Time;
 use crate::core::Input;
 use crate::net::{OfferSocketError, listen, question};
 use crate::node::Report;
+use crate::start_socket::Starting;
 
 /// Datagrams taken in one turn, so that a flood does not keep the rest from being done.
 const DATAGRAMS_A_TURN: usize = 256;
@@ -87,15 +88,44 @@ impl Daemon {
                 continue;
             };
             log::trace!("{from} says {offer:?}");
-            let now = self.now();
-            let may_read = self.last_read.is_none_or(|read| now >= read + self.reading_took * READING_SHARE);
-            if may_read && self.table.get(from).is_some() && self.core.wants_reading(now) {
-                self.read();
+            if self.table.get(from).is_some() {
+                self.read_if_old();
             }
             self.core.handle(self.now(), Input::Offer { from, authenticated, offer });
             self.carry_out();
         }
         self.unfinished = true;
+    }
+
+    /// Whoever wants to start a job asks where.
+    pub(super) fn hear_starts(&mut self) {
+        let now = self.now();
+        let Some(starts) = &mut self.starts else { return };
+        for descriptor in starts.accept(now) {
+            if let Err(error) = watch(&self.poll, descriptor, STARTS) {
+                log::debug!("cannot wait for a question: {error}");
+            }
+        }
+        let questions = starts.questions();
+        if questions.is_empty() {
+            return;
+        }
+        self.read_if_old();
+        for Starting { ticket, tasks, bounds } in questions {
+            let now = self.now();
+            self.core.handle(now, Input::Starting { ticket, tasks, bounds });
+            self.carry_out();
+        }
+    }
+
+    /// Reads the om files if what is known of them is too old to answer with, as long as that does not take too much
+    /// of the daemon's time.
+    fn read_if_old(&mut self) {
+        let now = self.now();
+        let may_read = self.last_read.is_none_or(|read| now >= read + self.reading_took * READING_SHARE);
+        if may_read && self.core.wants_reading(now) {
+            self.read();
+        }
     }
 
     /// Which of the nodes heard is this one: the one with the address that names this host.

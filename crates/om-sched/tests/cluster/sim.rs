@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use om_proto::omfs::Bounds;
 use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
 use om_sched::Time;
 use om_sched::core::{Core, Input, MoveEnd, Output};
@@ -399,6 +400,7 @@ impl Sim {
             age: self.now - job.job.start,
             since_move: job.arrived.map(|arrived| self.now - arrived),
             moves: job.moves,
+            bounds: Bounds::default(),
             locked: job.job.locked,
             stay_reasons: Vec::new(),
             command: format!("job {pid}"),

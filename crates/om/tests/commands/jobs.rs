@@ -39,7 +39,7 @@ fn jobs_as_json_have_names_with_units() {
             "pid": 42, "job": "0000000000000000000000000000002a", "uid": 0, "user": "root", "guest": false,
             "home_address": "127.0.0.1", "where": "10.77.0.2", "state": "running", "cpu_us": 62_340_000,
             "runnable": 2, "rss_bytes": 12 << 20, "threads": 4, "age_ms": 90_000, "since_move_ms": 8000, "moves": 3,
-            "last_downtime_ms": 51, "last_result": null, "locked": false,
+            "last_downtime_ms": 51, "last_result": null, "on": [], "not_on": [], "stay_home": false, "locked": false,
             "stay_reasons": ["mem_lock: 4 KiB are locked"], "command": "gpg -d x",
         }] })
     );

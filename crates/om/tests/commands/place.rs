@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use om_proto::omfs::{JobStat, JobState};
+use om_proto::omfs::{Bounds, JobStat, JobState};
 use tempfile::TempDir;
 
 pub struct Place {
@@ -49,6 +49,7 @@ impl Place {
             age_ms: 90_000,
             since_move_ms: 8000,
             moves_ms: 51,
+            bounds: Bounds::default(),
             command: command.to_owned(),
         };
         let files = [
