@@ -48,6 +48,8 @@ pub enum Cause {
     Start,
     /// A keeper of another node is at the other end of the attached TCP connection and offers this job.
     Arrival(JobId),
+    /// Another node, at the other end of the attached TCP connection, asks about a job of which nothing is here.
+    Absence,
 }
 
 /// om-migd to keeper.

@@ -271,9 +271,12 @@ impl Daemon {
             return send_frame(&job.keeper, &Command::Attach(preamble.purpose), &[socket.as_fd()]);
         }
         drop(jobs);
-        if preamble.purpose != Purpose::Move {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such job here"));
-        }
+        let cause = match preamble.purpose {
+            Purpose::Move => Cause::Arrival(preamble.job),
+            // A keeper that has not told yet which job it has is not nobody.
+            Purpose::Inquiry if keepers::is_dead(&self.birth.sockets, preamble.job) => Cause::Absence,
+            _ => return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such job here")),
+        };
         if !self.jobs.lock().node.has_key {
             return Err(io::Error::other("this node has no cluster key and takes no jobs"));
         }
@@ -281,7 +284,7 @@ impl Daemon {
         if self.keepers.values().filter(|keeper| keeper.job.is_none()).count() >= MOST_UNPROVEN {
             return Err(io::Error::other("too many unproven offers at once"));
         }
-        let birth = Birth { cause: Cause::Arrival(preamble.job), ..self.birth.clone() };
+        let birth = Birth { cause, ..self.birth.clone() };
         let keeper = KeeperSocket::start(&birth, socket.as_fd())?;
         self.add_keeper(keeper)
     }

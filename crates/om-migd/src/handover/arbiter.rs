@@ -1,21 +1,37 @@
 //! Home's part of a move: it alone says who has the job.
 //!
-//! Every stay of a job has an epoch. The node that wants the job asks for the next one; when both ends have said that
-//! they are done, home grants it, and from then on the old node has nothing. Until the grant any failure aborts the move
-//! and the job goes on where it was. The arbiter lives in the keeper at home and exactly as long as the job has a home,
-//! so what it writes down it writes down here.
-//!
 //! ```text
-//!                 candidate           prepared and ready, in any order
-//!   settled(e) ──────────▶ moving(e+1) ──────────────────────▶ settled(e+1)     grant
-//!        ▲                    │ abort, candidate lost, source lost before it is prepared, time-out
-//!        └────────────────────┘                                                  abort
+//!   Settled ──Candidate──▶ Open ──Prepared──▶ Prepared
+//!      ▲  ▲                 │ Ready              │ Ready: grant
+//!      │  │                 ▼                    │
+//!      │  │               Ready ──Prepared: grant┤
+//!      │  └──────────────────────────────────────┘
+//!      └── from each: Abort, candidate lost or asking again, time-out: abort
 //! ```
 //!
-//! An epoch that was aborted is never granted later: the next attempt has a higher one.
+//! The node that wants the job asks for the next epoch; when both ends have said that they are done, home grants it, and
+//! from then on the old node has nothing. An epoch that was refused or aborted is never granted: the next attempt has a
+//! higher one.
+//! The arbiter lives in the keeper at home and exactly as long as the job has a home, so what it writes down it writes
+//! down here.
 
-/// What home has heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+use serde::{Deserialize, Serialize};
+
+/// Where home stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// No move goes on.
+    Settled,
+    /// A candidate prepares.
+    Open,
+    /// The source has sent everything and waits.
+    Prepared,
+    /// The target has restored everything, frozen, and waits.
+    Ready,
+}
+
+/// What home hears, or finds, and of which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Input {
     /// A node wants to become the holder at this epoch.
     Candidate(u64),
@@ -31,40 +47,128 @@ pub enum Input {
     TimeOut,
 }
 
-/// What home says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The same, seen from the move that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Event {
+    /// A candidate for an epoch that was never attempted.
+    Candidate,
+    /// The candidate says again that it wants this epoch: what it knew of its link is lost.
+    CandidateAgain,
+    /// The source is done.
+    Prepared,
+    /// The target is done.
+    Ready,
+    /// One of them is not.
+    Abort,
+    /// The candidate's link is broken.
+    CandidateLost,
+    /// The move has taken too long.
+    TimeOut,
+    /// A straggler speaks of an epoch that is decided.
+    Straggler,
+}
+
+/// What home does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// The candidate may go on and prepare.
+    Welcome,
+    /// The candidate may not: another move goes on.
+    Refuse,
+    /// The candidate has the job from now on, the source has it no more; both are told.
+    Grant,
+    /// The move does not happen; both are told.
+    Abort,
+    /// Who asks is told what was decided.
+    Tell,
+}
+
+/// What home says, and of which epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Output {
     /// Nothing to say yet.
     Wait,
-    /// The candidate may go on and prepare.
+    /// [`Action::Welcome`].
     Welcome,
-    /// The candidate is not acceptable: another move goes on, or the epoch is not the next one.
+    /// [`Action::Refuse`].
     Refuse,
-    /// The candidate has the job from now on, the source has it no more.
+    /// [`Action::Grant`].
     Grant(u64),
-    /// The move does not happen; the source has the job.
+    /// [`Action::Abort`].
     Abort(u64),
+    /// [`Action::Tell`]: the epoch's fate.
+    Tell(u64, Fate),
+}
+
+/// What was decided, for who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Fate {
+    /// The move was made: the target has the job, the source has nothing.
+    Granted,
+    /// It was not: the source has the job, the target has nothing.
+    Aborted,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Settled, Self::Open, Self::Prepared, Self::Ready];
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Candidate,
+        Self::CandidateAgain,
+        Self::Prepared,
+        Self::Ready,
+        Self::Abort,
+        Self::CandidateLost,
+        Self::TimeOut,
+        Self::Straggler,
+    ];
+}
+
+/// The whole table.
+#[must_use]
+pub fn step(state: State, event: Event) -> (State, Option<Action>) {
+    use State::{Open, Prepared, Ready, Settled};
+    match (event, state) {
+        (Event::Candidate, Settled) => (Open, Some(Action::Welcome)),
+        (Event::Candidate, _) => (state, Some(Action::Refuse)),
+        (Event::Prepared, Open) => (Prepared, None),
+        (Event::Ready, Open) => (Ready, None),
+        (Event::Prepared, Ready) | (Event::Ready, Prepared) => (Settled, Some(Action::Grant)),
+        (
+            Event::CandidateAgain | Event::Abort | Event::CandidateLost | Event::TimeOut,
+            Open | Prepared | Ready,
+        ) => (Settled, Some(Action::Abort)),
+        (Event::Straggler, _) => (state, Some(Action::Tell)),
+        (
+            Event::CandidateAgain
+            | Event::Prepared
+            | Event::Ready
+            | Event::Abort
+            | Event::CandidateLost
+            | Event::TimeOut,
+            _,
+        ) => (state, None),
+    }
 }
 
 /// Who has the job, and who wants it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Arbiter {
+    state: State,
     holder: u64,
-    /// The last epoch that a move was attempted with.
+    /// The epoch of the move that goes on, or of the last one.
+    moving: u64,
+    /// The highest epoch that a node has asked for.
     attempted: u64,
-    moving: Option<Moving>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Moving {
-    epoch: u64,
-    prepared: bool,
-    ready: bool,
 }
 
 impl Default for Arbiter {
     fn default() -> Self {
-        Self { holder: 1, attempted: 1, moving: None }
+        Self { state: State::Settled, holder: 1, moving: 1, attempted: 1 }
     }
 }
 
@@ -75,69 +179,66 @@ impl Arbiter {
         self.holder
     }
 
-    /// The epoch with which the next move must be attempted.
+    /// The highest epoch that a node has asked for. None up to it is begun any more.
     #[must_use]
-    pub fn next(&self) -> u64 {
-        self.attempted + 1
+    pub fn attempted(&self) -> u64 {
+        self.attempted
     }
 
     /// The epoch of the move that goes on.
     #[must_use]
     pub fn moving(&self) -> Option<u64> {
-        self.moving.as_ref().map(|moving| moving.epoch)
+        (self.state != State::Settled).then_some(self.moving)
     }
 
-    /// What to answer a node that asks about an epoch: granted, aborted, or not decided yet.
-    #[must_use]
-    pub fn decided(&self, epoch: u64) -> Output {
-        match self.moving() {
-            Some(moving) if moving == epoch => Output::Wait,
-            _ if epoch == self.holder => Output::Grant(epoch),
-            _ => Output::Abort(epoch),
-        }
-    }
-
-    /// Takes in what was heard.
+    /// Takes in what was heard or found.
     pub fn handle(&mut self, input: Input) -> Output {
-        match (input, &mut self.moving) {
-            (Input::Candidate(epoch), None) if epoch > self.attempted => {
-                self.attempted = epoch;
-                self.moving = Some(Moving { epoch, prepared: false, ready: false });
+        let epoch = match input {
+            Input::Candidate(epoch) | Input::Prepared(epoch) | Input::Ready(epoch) | Input::Abort(epoch) => {
+                epoch
+            }
+            Input::CandidateLost | Input::TimeOut => self.moving,
+        };
+        let event = match input {
+            Input::CandidateLost => Event::CandidateLost,
+            Input::TimeOut => Event::TimeOut,
+            Input::Candidate(_) if epoch > self.attempted => Event::Candidate,
+            _ if self.moving() != Some(epoch) => Event::Straggler,
+            Input::Candidate(_) => Event::CandidateAgain,
+            Input::Prepared(_) => Event::Prepared,
+            Input::Ready(_) => Event::Ready,
+            Input::Abort(_) => Event::Abort,
+        };
+        let (state, action) = step(self.state, event);
+        self.state = state;
+        if event == Event::Candidate {
+            self.attempted = epoch;
+        }
+        match action {
+            None => Output::Wait,
+            Some(Action::Welcome) => {
+                self.moving = epoch;
                 Output::Welcome
             }
-            (Input::Candidate(_), _) => Output::Refuse,
-            (Input::Prepared(epoch), Some(moving)) if moving.epoch == epoch => {
-                moving.prepared = true;
-                self.settle()
+            Some(Action::Refuse) => Output::Refuse,
+            Some(Action::Grant) => {
+                self.holder = epoch;
+                Output::Grant(epoch)
             }
-            (Input::Ready(epoch), Some(moving)) if moving.epoch == epoch => {
-                moving.ready = true;
-                self.settle()
-            }
-            // A straggler asks about a move that is decided.
-            (Input::Prepared(epoch) | Input::Ready(epoch) | Input::Abort(epoch), moving)
-                if moving.as_ref().is_none_or(|moving| moving.epoch != epoch) =>
-            {
-                self.decided(epoch)
-            }
-            (Input::Abort(_) | Input::CandidateLost | Input::TimeOut, Some(moving)) => {
-                let epoch = moving.epoch;
-                self.moving = None;
-                Output::Abort(epoch)
-            }
-            _ => Output::Wait,
+            Some(Action::Abort) => Output::Abort(epoch),
+            Some(Action::Tell) => Output::Tell(epoch, self.fate(input, epoch)),
         }
     }
 
-    fn settle(&mut self) -> Output {
-        match &self.moving {
-            Some(Moving { epoch, prepared: true, ready: true }) => {
-                self.holder = *epoch;
-                self.moving = None;
-                Output::Grant(self.holder)
-            }
-            _ => Output::Wait,
-        }
+    /// What a straggler is told of an epoch that is decided.
+    fn fate(&self, asked: Input, epoch: u64) -> Fate {
+        let granted = match asked {
+            // A target has the job at this epoch or not at all.
+            Input::Candidate(_) | Input::Ready(_) => epoch == self.holder,
+            // A source has lost it with this epoch, or with a later one if the job has moved on since.
+            _ => epoch <= self.holder,
+        };
+        if granted { Fate::Granted } else { Fate::Aborted }
     }
 }
 
@@ -162,8 +263,8 @@ mod tests {
         arbiter.handle(Input::Candidate(2));
         arbiter.handle(Input::Prepared(2));
         assert_eq!(arbiter.handle(Input::CandidateLost), Output::Abort(2));
-        assert_eq!(arbiter.handle(Input::Ready(2)), Output::Abort(2));
-        assert_eq!(arbiter.handle(Input::Candidate(2)), Output::Refuse);
+        assert_eq!(arbiter.handle(Input::Ready(2)), Output::Tell(2, Fate::Aborted));
+        assert_eq!(arbiter.handle(Input::Candidate(2)), Output::Tell(2, Fate::Aborted));
         assert_eq!(arbiter.handle(Input::Candidate(3)), Output::Welcome);
         assert_eq!(arbiter.holder(), 1);
     }
@@ -174,6 +275,16 @@ mod tests {
         arbiter.handle(Input::Candidate(2));
         assert_eq!(arbiter.handle(Input::Candidate(3)), Output::Refuse);
         assert_eq!(arbiter.moving(), Some(2));
+        arbiter.handle(Input::CandidateLost);
+        assert_eq!(arbiter.handle(Input::Candidate(3)), Output::Tell(3, Fate::Aborted), "it was told so");
+    }
+
+    #[test]
+    fn a_candidate_that_asks_again_has_lost_its_link_and_the_move() {
+        let mut arbiter = Arbiter::default();
+        arbiter.handle(Input::Candidate(2));
+        assert_eq!(arbiter.handle(Input::Candidate(2)), Output::Abort(2));
+        assert_eq!(arbiter.moving(), None);
     }
 
     #[test]
@@ -182,7 +293,19 @@ mod tests {
         arbiter.handle(Input::Candidate(2));
         arbiter.handle(Input::Prepared(2));
         arbiter.handle(Input::Ready(2));
-        assert_eq!(arbiter.handle(Input::Prepared(2)), Output::Grant(2));
-        assert_eq!(arbiter.handle(Input::Abort(2)), Output::Grant(2));
+        assert_eq!(arbiter.handle(Input::Prepared(2)), Output::Tell(2, Fate::Granted));
+        assert_eq!(arbiter.handle(Input::Abort(2)), Output::Tell(2, Fate::Granted));
+    }
+
+    #[test]
+    fn a_source_that_was_away_while_the_job_moved_twice_has_lost_it() {
+        let mut arbiter = Arbiter::default();
+        for epoch in [2, 3] {
+            arbiter.handle(Input::Candidate(epoch));
+            arbiter.handle(Input::Prepared(epoch));
+            arbiter.handle(Input::Ready(epoch));
+        }
+        assert_eq!(arbiter.handle(Input::Prepared(2)), Output::Tell(2, Fate::Granted));
+        assert_eq!(arbiter.handle(Input::Ready(2)), Output::Tell(2, Fate::Aborted));
     }
 }

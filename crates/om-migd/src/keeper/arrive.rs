@@ -1,11 +1,4 @@
-//! The target's part of a move.
-//!
-//! ```text
-//! offered ─▶ preparing: link home, nest ─▶ receiving, restoring ─▶ ready ─granted─▶ the job runs here
-//!    │ refused         │ failed                   │ failed            │ aborted
-//!    ▼                 ▼                          ▼                   ▼
-//!                 nothing is left of it here
-//! ```
+//! The target's part of a move: what [`crate::handover::target`] decides is done here.
 
 use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
@@ -21,6 +14,7 @@ use om_proto::omfs::MoveResult;
 
 use super::event::Event;
 use super::files::Connector;
+use super::guest::Guest;
 use super::home::Candidate;
 use super::residence::{Ends, Residence};
 use super::run::{Keeper, Side};
@@ -29,6 +23,8 @@ use super::transfer;
 use crate::cgroup::Cgroup;
 use crate::criu::{self, Criu};
 use crate::handover::arbiter;
+use crate::handover::source::Source;
+use crate::handover::target::{Action, Input, State, Target};
 use crate::inspect;
 use crate::nest::{Credentials, Nest, Request};
 use crate::net::link;
@@ -42,18 +38,15 @@ use crate::stdio::away_output::AwayOutput;
 /// Memory that must be left over beside what a restore takes, bytes.
 const SPARE_BYTES: u64 = 64 << 20;
 
-/// A move to this node.
+/// A move to this node: the machine and what its actions need.
 pub struct Arrival {
-    /// The epoch that this node would get.
-    epoch: u64,
+    pub(super) target: Target,
     /// Where the job comes from.
     from: IpAddr,
+    /// Everything that it needs here, until it is used.
+    preparation: Option<Box<Preparation>>,
     /// The restored job, frozen, once it is there.
     restored: Option<Box<Restored>>,
-    /// A thread is at work for it, maybe with CRIU, which is not disturbed: it will be heard of.
-    working: bool,
-    /// Home has aborted the move while a thread was at work.
-    aborted: Option<String>,
 }
 
 /// A restored job, frozen.
@@ -123,30 +116,18 @@ impl Keeper {
                 Some("the job is here already".to_owned())
             }
             Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
-            Side::Home(home) => match home.locks().map_or_else(|| fits(&self.birth, &offer), Err) {
-                Err(reason) => Some(reason),
-                Ok(()) => match home.arbiter.handle(arbiter::Input::Candidate(offer.epoch)) {
-                    arbiter::Output::Welcome => {
-                        home.candidate = Some(Candidate {
-                            link: None,
-                            node: self.birth.address,
-                            input_received: [0; INPUTS],
-                        });
-                        None
-                    }
-                    _ => Some("another move goes on".to_owned()),
-                },
-            },
+            Side::Home(home) => home.locks().map_or_else(|| fits(&self.birth, &offer), Err).err(),
         };
+        let refusal = refusal.or_else(|| {
+            let candidate = Candidate { link: None, node: self.birth.address, input_received: [0; INPUTS] };
+            (!self.welcome(offer.epoch, candidate)).then(|| "another move goes on".to_owned())
+        });
         match refusal {
             Some(reason) => {
                 log::info!("job {}: refused to {}: {reason}", self.spec.id, offer.from);
                 let _ = answer(&mut stream, &OfferAnswer::Refused(reason));
             }
-            None => {
-                self.moving_since = Some(Instant::now());
-                self.prepare(offer, stream);
-            }
+            None => self.prepare(offer, stream),
         }
     }
 
@@ -154,8 +135,8 @@ impl Keeper {
     pub fn prepare(&mut self, offer: Offer, mut stream: Stream) {
         let (epoch, events) = (offer.epoch, self.events.clone());
         log::info!("job {}: arriving from {}", self.spec.id, offer.from);
-        self.arrival =
-            Some(Arrival { epoch, from: offer.from, restored: None, working: true, aborted: None });
+        let target = Target::preparing(epoch);
+        self.arrival = Some(Arrival { target, from: offer.from, preparation: None, restored: None });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
             Side::Home(_) => None,
@@ -173,22 +154,71 @@ impl Keeper {
         });
     }
 
-    pub(super) fn handle_prepared(&mut self, epoch: u64, result: Result<Box<Preparation>, String>) {
-        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
-        arrival.working = false;
-        let preparation = match (arrival.aborted.take(), result) {
-            (None, Ok(preparation)) => *preparation,
-            (Some(reason), _) => return self.discard_arrival(epoch, &reason),
-            (None, Err(reason)) => return self.fail_arrival(epoch, &reason),
-        };
-        arrival.working = true;
-        if let Side::Guest(guest) = &mut self.side {
-            guest.files = preparation.files;
+    /// The machine hears something of an epoch, and what it says is done. `reason` says to people what went wrong.
+    pub(super) fn target_hears(&mut self, epoch: u64, input: Input, reason: &str) {
+        let Some(arrival) = &mut self.arrival else { return };
+        let actions = arrival.target.hear(epoch, input);
+        self.act_as_target(actions, reason);
+    }
+
+    /// The same with what has to do with no epoch.
+    pub(super) fn target_handles(&mut self, input: Input) {
+        let Some(arrival) = &mut self.arrival else { return };
+        let actions = arrival.target.handle(input);
+        self.act_as_target(actions, "");
+    }
+
+    fn act_as_target(&mut self, actions: &'static [Action], reason: &str) {
+        let Some(epoch) = self.arrival.as_ref().map(|arrival| arrival.target.epoch()) else { return };
+        for action in actions {
+            match (action, &mut self.side) {
+                (Action::Receive, _) => self.receive(epoch),
+                (Action::Unblock, Side::Guest(guest)) => {
+                    guest.files.take().inspect(|files| files.close());
+                }
+                // Its files are here.
+                (Action::Unblock, Side::Home(_)) => {}
+                (Action::SayReady, Side::Home(_)) => self.arbitrate(arbiter::Input::Ready(epoch), ""),
+                (Action::SayReady, Side::Guest(guest)) => {
+                    guest.tell_home(&ToHome::Ready { epoch, input_received: guest.input_received() });
+                }
+                (Action::AskAbort, Side::Home(_)) => {
+                    self.arbitrate(arbiter::Input::Abort(epoch), reason);
+                }
+                (Action::AskAbort, Side::Guest(guest)) => {
+                    guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() });
+                }
+                (Action::Run, _) => self.settle_arrival(epoch),
+                (Action::Destroy, _) => self.discard_arrival(),
+            }
         }
-        let Some(criu) = self.birth.criu.clone() else { return };
+    }
+
+    pub(super) fn handle_prepared(&mut self, epoch: u64, result: Result<Box<Preparation>, String>) {
+        match (result, &mut self.arrival) {
+            (Ok(preparation), Some(arrival)) => {
+                arrival.preparation = Some(preparation);
+                self.target_hears(epoch, Input::Built, "");
+            }
+            (Ok(_), None) => {}
+            (Err(reason), _) => self.fail_arrival(epoch, &reason),
+        }
+    }
+
+    /// Takes the offer, receives and restores the job.
+    fn receive(&mut self, epoch: u64) {
+        let Some(preparation) = self.arrival.as_mut().and_then(|arrival| arrival.preparation.take()) else {
+            return;
+        };
+        let Some(criu) = self.birth.criu.clone() else {
+            return self.fail_arrival(epoch, &criu::Error::Missing.to_string());
+        };
+        let Preparation { nest, mut stream, files } = *preparation;
+        if let Side::Guest(guest) = &mut self.side {
+            guest.files = files;
+        }
         let name = format!("om-{}-{epoch}", self.spec.id);
         let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
-        let (nest, mut stream) = (preparation.nest, preparation.stream);
         threads::spawn("receive", move || {
             let receive = move || -> Result<Restored, String> {
                 answer(&mut stream, &OfferAnswer::Accepted).map_err(|error| error.to_string())?;
@@ -204,9 +234,11 @@ impl Keeper {
                 })?;
                 log::debug!("restored {:?} after the luggage came", luggage_came.elapsed());
                 if let Some((settings, rows, columns)) = &luggage.terminal {
-                    residence
-                        .set_terminal_state(&settings.0, *rows, *columns)
-                        .map_err(|error| error.to_string())?;
+                    let set = residence.set_terminal_state(&settings.0, *rows, *columns);
+                    set.map_err(|error| {
+                        residence.destroy();
+                        format!("its terminal's settings: {error}")
+                    })?;
                 }
                 let _ = residence.clear_images();
                 Ok(Restored { residence, ends, luggage, luggage_came })
@@ -216,71 +248,35 @@ impl Keeper {
     }
 
     pub(super) fn handle_arrived(&mut self, epoch: u64, result: Result<Box<Restored>, String>) {
-        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
-        arrival.working = false;
-        match (arrival.aborted.take(), result) {
-            (aborted, Ok(restored)) => {
-                arrival.restored = Some(restored);
-                match aborted {
-                    Some(reason) => self.discard_arrival(epoch, &reason),
-                    None => self.be_ready(epoch),
-                }
-            }
-            (Some(reason), Err(_)) => self.discard_arrival(epoch, &reason),
-            (None, Err(reason)) => self.fail_arrival(epoch, &reason),
-        }
-    }
-
-    /// The job is restored, frozen: home decides.
-    fn be_ready(&mut self, epoch: u64) {
-        let Some(restored) = self.arrival.as_mut().and_then(|arrival| arrival.restored.as_mut()) else {
-            return;
+        let mut restored = match result {
+            Ok(restored) => restored,
+            Err(reason) => return self.fail_arrival(epoch, &reason),
         };
-        match &mut self.side {
-            Side::Home(_) => self.arbitrate(arbiter::Input::Ready(epoch), ""),
-            Side::Guest(guest) => {
-                let mut start = || -> io::Result<()> {
-                    for (index, pipe) in restored.ends.inputs.iter_mut().enumerate() {
-                        let (Some(pipe), Ok(stream)) = (pipe.take(), u8::try_from(index)) else { continue };
-                        let events = self.events.clone();
-                        let taken = move |offset| drop(events.send(Event::InputTaken(stream, offset)));
-                        let brought = std::mem::take(&mut restored.luggage.input[index]);
-                        guest.inputs[index] = Some(AwayInput::start(pipe, brought, taken)?);
-                    }
-                    for (index, source) in restored.ends.outputs.iter_mut().enumerate() {
-                        let Some(source) = source.take() else { continue };
-                        let brought = std::mem::take(&mut restored.luggage.output[index]);
-                        guest.outputs[index] = Some(AwayOutput::start(source, brought)?);
-                    }
-                    Ok(())
-                };
-                match start() {
-                    Ok(()) => {
-                        guest.tell_home(&ToHome::Ready { epoch, input_received: guest.input_received() })
-                    }
-                    Err(error) => self.fail_arrival(epoch, &error.to_string()),
-                }
-            }
+        let Some(arrival) = &mut self.arrival else { return };
+        let mut started = Ok(());
+        if let (Side::Guest(guest), State::Receiving) = (&mut self.side, arrival.target.state()) {
+            started = restored.start_streams(guest, &self.events);
+        }
+        arrival.restored = Some(restored);
+        match started {
+            Ok(()) => self.target_hears(epoch, Input::Restored, ""),
+            Err(error) => self.fail_arrival(epoch, &error.to_string()),
         }
     }
 
-    /// This node cannot take the job: home is told, and nothing is left here.
+    /// This node cannot take the job.
     fn fail_arrival(&mut self, epoch: u64, reason: &str) {
         log::warn!("job {}: cannot be taken in: {reason}", self.spec.id);
-        match &self.side {
-            Side::Home(_) => self.arbitrate(arbiter::Input::Abort(epoch), reason),
-            Side::Guest(guest) => guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() }),
-        }
-        self.discard_arrival(epoch, reason);
+        self.target_hears(epoch, Input::Failed, reason);
     }
 
     /// Home has granted the job to this node.
-    pub(super) fn settle_arrival(&mut self, epoch: u64) {
+    fn settle_arrival(&mut self, epoch: u64) {
         let Some(Arrival { from, restored: Some(restored), .. }) = self.arrival.take() else {
             return log::error!("job {}: granted, but it is not here", self.spec.id);
         };
         let Restored { residence, ends, luggage, luggage_came } = *restored;
-        self.epoch = epoch;
+        self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
         self.moves = luggage.moves + 1;
         self.stopped = luggage.stopped;
@@ -300,26 +296,41 @@ impl Keeper {
     }
 
     /// The move to this node does not happen: nothing of the job may be left here.
-    pub(super) fn discard_arrival(&mut self, epoch: u64, reason: &str) {
-        let Some(arrival) = self.arrival.as_mut().filter(|arrival| arrival.epoch == epoch) else { return };
-        if let Side::Guest(guest) = &mut self.side
-            && let Some(files) = guest.files.take()
-        {
-            // Whoever waits for files of a home that is gone, CRIU too, gets an error.
-            files.close();
+    fn discard_arrival(&mut self) {
+        let Some(arrival) = self.arrival.take() else { return };
+        if let Side::Guest(guest) = &mut self.side {
+            guest.files.take().inspect(|files| files.close());
         }
-        match arrival.restored.take() {
-            Some(restored) => {
-                restored.residence.cgroup.kill();
-                restored.residence.destroy();
-            }
-            None if arrival.working => return arrival.aborted = Some(reason.to_owned()),
-            None => {}
+        if let Some(restored) = arrival.restored {
+            restored.residence.cgroup.kill();
+            restored.residence.destroy();
         }
-        self.arrival = None;
         if let Side::Guest(_) = &self.side {
             self.finish();
         }
+    }
+}
+
+impl Restored {
+    /// On a guest's node: takes up the streams where they were at the source.
+    fn start_streams(
+        &mut self,
+        guest: &mut Guest,
+        events: &crossbeam_channel::Sender<Event>,
+    ) -> io::Result<()> {
+        for (index, pipe) in self.ends.inputs.iter_mut().enumerate() {
+            let (Some(pipe), Ok(stream)) = (pipe.take(), u8::try_from(index)) else { continue };
+            let events = events.clone();
+            let taken = move |offset| drop(events.send(Event::InputTaken(stream, offset)));
+            let brought = std::mem::take(&mut self.luggage.input[index]);
+            guest.inputs[index] = Some(AwayInput::start(pipe, brought, taken)?);
+        }
+        for (index, source) in self.ends.outputs.iter_mut().enumerate() {
+            let Some(source) = source.take() else { continue };
+            let brought = std::mem::take(&mut self.luggage.output[index]);
+            guest.outputs[index] = Some(AwayOutput::start(source, brought)?);
+        }
+        Ok(())
     }
 }
 

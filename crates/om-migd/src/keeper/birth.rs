@@ -19,9 +19,10 @@ use super::guest::Guest;
 use super::home::{Holder, Home};
 use super::residence::Residence;
 use super::run::{Keeper, Side};
-use super::{arrive, threads};
+use super::{arrive, inquiry, threads};
 use crate::cgroup::Cgroup;
 use crate::handover::arbiter::Arbiter;
+use crate::handover::source::Source;
 use crate::inspect;
 use crate::nest::Launch;
 use crate::net::message::{JobSpec, Offer, OfferAnswer};
@@ -42,7 +43,7 @@ pub fn main() -> i32 {
     let daemon = UnixStream::from(sys::inherited(3));
     match begin(&daemon) {
         Ok(keeper) => {
-            keeper.run();
+            keeper.into_iter().for_each(Keeper::run);
             0
         }
         Err(error) => {
@@ -52,14 +53,21 @@ pub fn main() -> i32 {
     }
 }
 
-fn begin(daemon: &UnixStream) -> io::Result<Keeper> {
+/// None if there is nothing to keep.
+fn begin(daemon: &UnixStream) -> io::Result<Option<Keeper>> {
     sys::become_subreaper()?;
     let (birth, mut fds): (Birth, _) = receive_frame(daemon, snapshot::MAX_FRAME)?;
     let connection = fds.pop().ok_or_else(|| io::Error::other("born without a connection"))?;
     send_frame(daemon, &News::Version(snapshot::VERSION), &[])?;
     match birth.cause {
-        Cause::Start => start(daemon, birth, &UnixStream::from(connection)),
-        Cause::Arrival(job) => arrival(daemon, birth, job, TcpStream::from(connection)),
+        Cause::Start => start(daemon, birth, &UnixStream::from(connection)).map(Some),
+        Cause::Arrival(job) => arrival(daemon, birth, job, TcpStream::from(connection)).map(Some),
+        Cause::Absence => {
+            if let Some(identity) = identity(&birth)? {
+                inquiry::answer_for_nobody(&identity, TcpStream::from(connection))?;
+            }
+            Ok(None)
+        }
     }
 }
 
@@ -186,6 +194,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     threads::deputy(deputy.try_clone()?, sender.clone());
     let mut keeper = Keeper::new(birth, identity, spec, Side::Home(Box::new(home)), sender, events);
     keeper.locked = request.lock;
+    keeper.source = Source::holding(1);
     keeper.settle(residence, ends, Default::default());
     keeper.tell_deputy(&Reply::Started { job: job.to_string(), terminal: has_terminal });
     Ok(keeper)
@@ -229,7 +238,6 @@ fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> 
     let (sender, events) = unbounded();
     let guest = Guest {
         epoch: offer.epoch,
-        holds: false,
         link: None,
         lost: None,
         inputs: [None, None],

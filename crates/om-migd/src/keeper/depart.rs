@@ -1,12 +1,4 @@
-//! The source's part of a move.
-//!
-//! ```text
-//! nothing ─▶ offering ─accepted─▶ frozen: dump and send ─sent─▶ in doubt ─granted─▶ the job is gone from here
-//!    ▲          │ refused               │ failed or aborted         │ aborted
-//!    └──────────┴───────────────────────┴───────────────────────────┘  the job goes on here
-//! ```
-//!
-//! In doubt the source does nothing, however long it takes, until home has said who has the job.
+//! The source's part of a move: what [`crate::handover::source`] decides is done here.
 
 use std::fs::File;
 use std::io;
@@ -26,6 +18,7 @@ use super::{threads, transfer};
 use crate::bytes::Bytes;
 use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
+use crate::handover::source::{Action, Input};
 use crate::inspect;
 use crate::nest::Credentials;
 use crate::net::link::{self, Receiver, Sender};
@@ -42,30 +35,24 @@ const VFORK_LIMIT: Duration = Duration::from_millis(500);
 /// The least bytes a second that count as progress.
 const SLOWEST: u64 = 20_000_000;
 
-/// A move away from this node.
+/// A move away from this node: what the machine's actions need.
 pub struct Departure {
-    /// Where to.
-    pub to: IpAddr,
-    /// The epoch that the target would get.
-    pub epoch: u64,
-    /// The job is frozen.
-    pub frozen: bool,
-    /// Everything is sent; home decides.
-    pub in_doubt: bool,
-    /// When it was frozen.
+    to: IpAddr,
+    /// When the job was frozen, and how long it may stay so for this move.
     frozen_at: Instant,
-    /// How long it may stay frozen for this move.
     limit: Duration,
-    /// The connection to the target, once it has accepted.
+    /// The connection to the target, once it has accepted, until it is used.
+    accepted: Option<Accepted>,
+    /// For breaking it.
     out: Option<Sender>,
-    /// Home has aborted the move while it was still being sent.
-    aborted: Option<String>,
+    /// Why it was given up, while a thread is still at work for it.
+    broken: Option<String>,
 }
 
 impl Keeper {
     /// Moves the job there, or says in `result` why not.
     pub(super) fn request_move(&mut self, to: IpAddr) {
-        if self.departure.is_some() || self.arrival.is_some() {
+        if self.source.moving().is_some() || self.arrival.is_some() {
             return log::debug!("job {}: a move goes on already", self.spec.id);
         }
         let Some(residence) = &self.residence else {
@@ -77,22 +64,81 @@ impl Keeper {
         if let Err(reason) = self.spec.bounds.check(to, self.spec.home) {
             return self.report_failure(to, &reason.to_string());
         }
-        let Some(identity) = self.identity.clone() else {
+        if self.identity.is_none() {
             return self.report_failure(
                 to,
                 "there is no cluster key on this node: make one with om keygen and share it",
             );
-        };
+        }
         if let Some(reason) = crate::stay::reasons(&residence.cgroup).first() {
             let reason = reason.to_string();
             return self.report_failure(to, &reason);
         }
-        let epoch = match &self.side {
-            Side::Home(home) => home.arbiter.next(),
-            Side::Guest(_) => self.attempted.max(self.epoch) + 1,
+        let attempted = match &self.side {
+            Side::Home(home) => home.arbiter.attempted(),
+            Side::Guest(_) => self.source.attempted(),
         };
-        self.attempted = epoch;
+        self.departure = Some(Departure {
+            to,
+            frozen_at: Instant::now(),
+            limit: FROZEN_LIMIT,
+            accepted: None,
+            out: None,
+            broken: None,
+        });
+        self.source_hears(attempted.max(self.source.attempted()) + 1, Input::Wish, "");
+    }
+
+    /// The machine hears something of an epoch, and what it says is done. `reason` says to people what went wrong.
+    pub(super) fn source_hears(&mut self, epoch: u64, input: Input, reason: &str) {
+        let actions = self.source.hear(epoch, input);
+        self.act_as_source(actions, reason);
+    }
+
+    /// The same with what has to do with no epoch.
+    pub(super) fn source_handles(&mut self, input: Input, reason: &str) {
+        let actions = self.source.handle(input);
+        self.act_as_source(actions, reason);
+    }
+
+    fn act_as_source(&mut self, actions: &'static [Action], reason: &str) {
+        let epoch = self.source.attempted();
+        for action in actions {
+            match action {
+                Action::Offer => self.offer(epoch),
+                Action::Send => self.send(epoch),
+                Action::Break => {
+                    if let Some(departure) = &mut self.departure {
+                        departure.broken.get_or_insert_with(|| reason.to_owned());
+                        departure.out.take().inspect(Sender::close);
+                    }
+                }
+                Action::SayPrepared => match &self.side {
+                    Side::Home(_) => self.arbitrate(arbiter::Input::Prepared(epoch), ""),
+                    Side::Guest(guest) => guest.tell_home(&ToHome::Prepared { epoch }),
+                },
+                Action::AskTarget => self.ask_target(epoch),
+                Action::AskAbort => self.ask_abort(epoch, reason),
+                Action::Resume => self.resume(),
+                Action::Report => {
+                    if let Some(Departure { to, broken, .. }) = self.departure.take() {
+                        self.report_failure(to, broken.as_deref().unwrap_or(reason));
+                    }
+                }
+                Action::Destroy => self.leave(),
+            }
+        }
+    }
+
+    /// Asks the target whether it takes the job.
+    fn offer(&mut self, epoch: u64) {
+        let (Some(departure), Some(residence), Some(identity)) =
+            (&mut self.departure, &self.residence, self.identity.clone())
+        else {
+            return;
+        };
         let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
+        departure.limit += Duration::from_secs(rss_bytes / SLOWEST);
         let offer = Offer {
             spec: self.spec.clone(),
             epoch,
@@ -102,19 +148,9 @@ impl Keeper {
             cpu_flags: inspect::cpu_flags(),
             init: Bytes(residence.init_program()),
         };
-        self.departure = Some(Departure {
-            to,
-            epoch,
-            frozen: false,
-            in_doubt: false,
-            frozen_at: Instant::now(),
-            limit: FROZEN_LIMIT + Duration::from_secs(rss_bytes / SLOWEST),
-            out: None,
-            aborted: None,
-        });
-        log::info!("job {}: moving to {to}", self.spec.id);
+        log::info!("job {}: moving to {}", self.spec.id, departure.to);
+        let (events, target) = (self.events.clone(), SocketAddr::from((departure.to, self.birth.port)));
         self.publish();
-        let (events, target) = (self.events.clone(), SocketAddr::from((to, self.birth.port)));
         threads::spawn("offer", move || {
             let result = make_offer(&identity, target, &offer).map(Box::new);
             let _ = events.send(Event::Offered(epoch, result));
@@ -134,25 +170,31 @@ impl Keeper {
     }
 
     pub(super) fn handle_offered(&mut self, epoch: u64, result: Result<Box<Accepted>, String>) {
-        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else {
+        match result {
+            Ok(accepted) => {
+                if let Some(departure) = &mut self.departure
+                    && self.source.moving() == Some(epoch)
+                {
+                    departure.out = Some(accepted.out.clone());
+                    departure.accepted = Some(*accepted);
+                }
+                self.source_hears(epoch, Input::Accepted, "");
+            }
+            Err(reason) => self.source_hears(epoch, Input::Refused, &reason),
+        }
+    }
+
+    /// Freezes the job, dumps and sends it.
+    fn send(&mut self, epoch: u64) {
+        let (Some(departure), Some(residence)) = (&mut self.departure, self.residence.clone()) else {
             return;
         };
-        let (to, residence) = (departure.to, self.residence.clone());
-        let (accepted, residence) = match (result, residence) {
-            (Ok(accepted), Some(residence)) => (*accepted, residence),
-            (Err(reason), _) => {
-                self.departure = None;
-                return self.report_failure(to, &reason);
-            }
-            (Ok(_), None) => return self.departure = None,
-        };
-        departure.frozen = true;
-        departure.out = Some(accepted.out.clone());
+        let Some(accepted) = departure.accepted.take() else { return };
         departure.frozen_at = Instant::now();
         let frozen_at = departure.frozen_at;
         if let Err(reason) = freeze(&residence.cgroup, self.stopped) {
             let _ = accepted.out.send(&Part::Abandoned(reason.clone()));
-            return self.give_up(epoch, &reason);
+            return self.source_hears(epoch, Input::Failed, &reason);
         }
         self.publish();
         let luggage = self.pack(&residence);
@@ -188,67 +230,44 @@ impl Keeper {
         });
     }
 
-    /// Gives a move up that keeps the job frozen for too long: by itself while it sends, with home's leave afterwards.
-    pub(super) fn watch_departure(&mut self) {
-        let Some(departure) = &mut self.departure else { return };
-        if !departure.frozen || departure.frozen_at.elapsed() < departure.limit {
-            return;
-        }
-        if let Some(out) = departure.out.take() {
-            out.close();
-        }
-        if departure.in_doubt {
-            let (epoch, limit) = (departure.epoch, departure.limit);
-            self.ask_abort(epoch, &format!("the target was not ready after {} s", limit.as_secs()));
-        }
-    }
-
     pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {
-        let Some(departure) = self.departure.as_mut().filter(|departure| departure.epoch == epoch) else {
-            return;
-        };
-        match (departure.aborted.take(), result) {
-            (Some(reason), _) => self.stay(&reason),
-            (None, Err(reason)) => self.give_up(epoch, &reason),
-            (None, Ok(())) => {
-                departure.in_doubt = true;
-                match &self.side {
-                    Side::Home(_) => self.arbitrate(arbiter::Input::Prepared(epoch), ""),
-                    Side::Guest(guest) => guest.tell_home(&ToHome::Prepared { epoch }),
-                }
-            }
+        match result {
+            Ok(()) => self.source_hears(epoch, Input::Sent, ""),
+            Err(reason) => self.source_hears(epoch, Input::Failed, &reason),
         }
     }
 
-    /// The source has failed before it was prepared: it may stay by itself, and tells home.
-    fn give_up(&mut self, epoch: u64, reason: &str) {
-        self.ask_abort(epoch, reason);
-        self.stay(reason);
+    /// Looks whether the job has been frozen for too long, and whether it is in doubt without a link home.
+    pub(super) fn watch_departure(&mut self) {
+        let Some(departure) = &self.departure else { return };
+        if self.source.state().is_frozen() && departure.frozen_at.elapsed() >= departure.limit {
+            let reason = format!("the target was not ready after {} s", departure.limit.as_secs());
+            self.source_handles(Input::Overdue, &reason);
+        }
+        if matches!(&self.side, Side::Guest(guest) if guest.lost.is_some()) {
+            self.source_handles(Input::Unlinked, "");
+        }
+    }
+
+    /// In doubt and without a link home: the target may know what home has decided.
+    fn ask_target(&mut self, epoch: u64) {
+        // Home itself is asked all the time.
+        match &self.departure {
+            Some(Departure { to, .. }) if *to != self.spec.home => self.inquire(*to, epoch),
+            _ => {}
+        }
     }
 
     /// Asks home to abort a move; once the source is prepared, home alone decides.
-    pub(super) fn ask_abort(&mut self, epoch: u64, reason: &str) {
+    fn ask_abort(&mut self, epoch: u64, reason: &str) {
         match &self.side {
             Side::Home(_) => self.arbitrate(arbiter::Input::Abort(epoch), reason),
             Side::Guest(guest) => guest.tell_home(&ToHome::Abort { epoch, reason: reason.to_owned() }),
         }
     }
 
-    /// Home has aborted the move of this epoch.
-    pub(super) fn departure_aborted(&mut self, epoch: u64, reason: &str) {
-        match &mut self.departure {
-            // CRIU is at work, or about to send: it is not disturbed.
-            Some(departure) if departure.epoch <= epoch && departure.frozen && !departure.in_doubt => {
-                departure.aborted = Some(reason.to_owned());
-            }
-            Some(departure) if departure.epoch <= epoch => self.stay(reason),
-            _ => {}
-        }
-    }
-
     /// The job goes on here as if nothing had happened.
-    fn stay(&mut self, reason: &str) {
-        let Some(departure) = self.departure.take() else { return };
+    fn resume(&mut self) {
         match &self.side {
             Side::Home(home) => home.inlets.iter().flatten().for_each(|inlet| inlet.resume()),
             Side::Guest(guest) => guest.resume(),
@@ -258,12 +277,11 @@ impl Keeper {
         {
             log::error!("job {}: cannot let it run: {error}", self.spec.id);
         }
-        self.report_failure(departure.to, reason);
     }
 
-    /// Home has granted the job to another node: nothing of it may be left here.
-    pub(super) fn leave(&mut self, epoch: u64) {
-        log::info!("job {}: has left (epoch {epoch})", self.spec.id);
+    /// The job is another node's: nothing of it may be left here.
+    fn leave(&mut self) {
+        log::info!("job {}: has left", self.spec.id);
         self.departure = None;
         match &self.side {
             // What is left is destroyed at the keeper's own end.

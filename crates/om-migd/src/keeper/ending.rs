@@ -6,6 +6,7 @@ use om_proto::control::{Ending, Reply, Usage};
 
 use super::home::Holder;
 use super::run::{Keeper, Side};
+use crate::handover::source;
 use crate::inspect;
 use crate::net::message::{FromHome, ToHome};
 use crate::stdio::outlet;
@@ -76,12 +77,11 @@ impl Keeper {
     }
 
     pub(super) fn handle_init_ended(&mut self, epoch: u64) {
-        if epoch != self.epoch || self.residence.is_none() {
+        if epoch != self.source.held() || self.residence.is_none() {
             return;
         }
-        if let Some(departure) = self.departure.take() {
-            self.ask_abort(departure.epoch, "the job has ended");
-        }
+        self.source_handles(source::Input::Ended, "the job has ended");
+        self.departure = None;
         let cpu_us = self.cpu_us();
         if let Some(residence) = self.residence.take() {
             residence.cgroup.remove();
@@ -143,10 +143,10 @@ impl Keeper {
     }
 
     /// At home: the node where the job was is dead, and the job with it.
-    pub(super) fn lose_job(&mut self) {
+    pub(super) fn lose_job(&mut self, why: &str) {
         let Side::Home(home) = &mut self.side else { return };
         let Holder::Away(away) = &home.holder else { return };
-        let message = format!("the node {} where the job ran is lost, and the job with it", away.node);
+        let message = format!("the job is lost: the node {} where it ran {why}", away.node);
         log::error!("job {}: {message}", self.spec.id);
         home.tell_deputy(&Reply::Lost { message });
         home.deputy = None;

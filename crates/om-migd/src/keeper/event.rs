@@ -8,7 +8,7 @@ use om_proto::control::Request;
 use super::arrive::{Preparation, Restored};
 use super::depart::Accepted;
 use crate::net::link::Sender;
-use crate::net::message::{FromHome, Offer, ToHome};
+use crate::net::message::{Answer, FromHome, Offer, ToHome};
 use crate::net::preamble::Purpose;
 use crate::net::tls::Stream;
 use crate::snapshot::Command;
@@ -59,10 +59,16 @@ pub enum Event {
     FromHome(FromHome),
     /// On a guest's node: the link home is broken.
     HomeLost,
+    /// On a guest's node: home has nothing of the job any more.
+    HomeGone,
     /// As a source: the target's answer.
     Offered(u64, Result<Box<Accepted>, String>),
     /// As a source: everything was sent, or not.
     Sent(u64, Result<(), String>),
+    /// What another node knows of this epoch, if it has answered.
+    Answer(u64, Option<Answer>),
+    /// Another node asks about this epoch.
+    Inquiry(u64, Box<Stream>),
     /// As a target: a source offers a job.
     Offer(Box<Offer>, Box<Stream>),
     /// As a target: the nest stands, or not.

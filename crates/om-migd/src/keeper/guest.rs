@@ -14,8 +14,6 @@ use crate::stdio::{INPUTS, InputState, OUTPUTS, OutputState};
 pub struct Guest {
     /// The epoch that this node has, or wants.
     pub epoch: u64,
-    /// Whether home has granted it.
-    pub holds: bool,
     /// The link home, while there is one.
     pub link: Option<Sender>,
     /// Since when there has been none.

@@ -7,11 +7,10 @@ use std::os::fd::AsFd;
 use om_homefs::server::SessionId;
 use om_proto::control::{Ending, Reply};
 
-use super::depart::Departure;
 use super::home::{Away, Candidate, Holder};
 use super::run::{Keeper, Side};
 use super::threads;
-use crate::handover::arbiter;
+use crate::handover::{arbiter, source, target};
 use crate::inspect;
 use crate::net::link;
 use crate::net::message::{FromHome, Status, ToHome};
@@ -26,7 +25,7 @@ impl Keeper {
             Holder::Here => self.residence.is_some(),
             Holder::Away(away) => away.link.is_some(),
         };
-        if home.arbiter.moving().is_some() || self.departure.is_some() || !reachable {
+        if home.arbiter.moving().is_some() || self.source.moving().is_some() || !reachable {
             self.deferred.push(message);
         } else if let Holder::Away(_) = home.holder {
             home.tell_guest(&message);
@@ -74,7 +73,6 @@ impl Keeper {
         let refuse = |reason: &str| {
             let _ = sender.send(&FromHome::Aborted { epoch, reason: reason.to_owned() });
         };
-        let welcome = FromHome::Welcome { output_received: home.output_received() };
         if epoch == home.arbiter.holder() {
             match &mut home.holder {
                 Holder::Away(away) => away.link = Some((id, sender.clone())),
@@ -86,19 +84,30 @@ impl Keeper {
             refuse("the job is somewhere else");
         } else if let Some(reason) = home.locks() {
             refuse(&reason);
-        } else if home.arbiter.handle(arbiter::Input::Candidate(epoch)) == arbiter::Output::Welcome {
-            let _ = sender.send(&welcome);
-            from.link = Some((id, sender));
-            home.candidate = Some(from);
-            self.moving_since = Some(Instant::now());
-            self.publish();
         } else {
-            refuse("another move goes on");
+            let welcome = FromHome::Welcome { output_received: home.output_received() };
+            from.link = Some((id, sender.clone()));
+            if self.welcome(epoch, from) {
+                let _ = sender.send(&welcome);
+            } else {
+                refuse("another move goes on");
+            }
         }
     }
 
-    /// At home: the node that has the job is back after a broken link. It may not know yet that it has the job, or that
-    /// its move onward was given up.
+    /// At home: lets a candidate in, unless that cannot be now.
+    pub(super) fn welcome(&mut self, epoch: u64, candidate: Candidate) -> bool {
+        let reason = "the target has lost what it had of the job";
+        let welcome = self.decide(arbiter::Input::Candidate(epoch), reason) == arbiter::Output::Welcome;
+        if let (true, Side::Home(home)) = (welcome, &mut self.side) {
+            home.candidate = Some(candidate);
+            self.moving_since = Some(Instant::now());
+            self.publish();
+        }
+        welcome
+    }
+
+    /// At home: the node that has the job is back after a broken link. It may not know yet that it has the job.
     pub(super) fn resume_link(&mut self, sender: &link::Sender, from: &Candidate, epoch: u64, holds: bool) {
         let Side::Home(home) = &mut self.side else { return };
         let output_received = home.output_received();
@@ -111,10 +120,6 @@ impl Keeper {
             if outlet.as_ref().is_some_and(outlet::Outlet::closed) {
                 let _ = sender.send(&FromHome::OutputClosed(stream));
             }
-        }
-        if holds && home.arbiter.moving().is_none() {
-            let reason = "home has given up the move".to_owned();
-            let _ = sender.send(&FromHome::Aborted { epoch: home.arbiter.next(), reason });
         }
         self.tell_deferred();
     }
@@ -203,14 +208,20 @@ impl Keeper {
 
     /// At home: the arbiter hears something, and what it says is done.
     pub(super) fn arbitrate(&mut self, input: arbiter::Input, reason: &str) {
-        let Side::Home(home) = &mut self.side else { return };
-        let (before, moving) = (home.arbiter.holder(), home.arbiter.moving());
-        match home.arbiter.handle(input) {
-            arbiter::Output::Grant(epoch) if moving == Some(epoch) => {
+        self.decide(input, reason);
+    }
+
+    /// The same; a candidate's welcome is left to the caller.
+    fn decide(&mut self, input: arbiter::Input, reason: &str) -> arbiter::Output {
+        let Side::Home(home) = &mut self.side else { return arbiter::Output::Wait };
+        let before = home.arbiter.holder();
+        let output = home.arbiter.handle(input);
+        match output {
+            arbiter::Output::Grant(epoch) => {
                 home.files.end_session(SessionId(before));
                 self.grant(epoch);
             }
-            arbiter::Output::Abort(epoch) if moving == Some(epoch) => {
+            arbiter::Output::Abort(epoch) => {
                 home.files.end_session(SessionId(epoch));
                 let message = FromHome::Aborted { epoch, reason: reason.to_owned() };
                 let candidate = home.candidate.take();
@@ -220,16 +231,24 @@ impl Keeper {
                     Some(Candidate { link: Some((_, sender)), .. }) => {
                         let _ = sender.send(&message);
                     }
-                    _ => self.discard_arrival(epoch, reason),
+                    _ => self.target_hears(epoch, target::Input::Aborted, reason),
                 }
-                self.departure_aborted(epoch, reason);
+                self.source_hears(epoch, source::Input::Aborted, reason);
                 self.relayed = None;
                 self.tell_deferred();
                 self.publish();
             }
-            // Nothing new: also what a straggler says about a move that is decided. It hears that with its next link.
-            _ => {}
+            // Only the holder's node can still ask: any other has heard that with its link.
+            arbiter::Output::Tell(epoch, arbiter::Fate::Granted) => {
+                home.tell_guest(&FromHome::Granted { epoch, output_received: home.output_received() });
+            }
+            arbiter::Output::Tell(epoch, arbiter::Fate::Aborted) => {
+                let reason = "home has given up the move".to_owned();
+                home.tell_guest(&FromHome::Aborted { epoch, reason });
+            }
+            arbiter::Output::Wait | arbiter::Output::Welcome | arbiter::Output::Refuse => {}
         }
+        output
     }
 
     /// The candidate has the job from now on.
@@ -257,10 +276,10 @@ impl Keeper {
                 home.route_input(candidate.input_received, &sender);
                 self.moved_us = inspect::now_us();
             }
-            None => self.settle_arrival(epoch),
+            None => self.target_hears(epoch, target::Input::Granted, ""),
         }
         match old {
-            Holder::Here => self.leave(epoch),
+            Holder::Here => self.source_hears(epoch, source::Input::Granted, ""),
             Holder::Away(away) => {
                 if let Some((_, sender)) = away.link {
                     let _ = sender.send(&message);
@@ -278,9 +297,8 @@ impl Keeper {
         guest.lost = None;
         guest.gone_told = false;
         guest.route_output(received, sender);
-        if let Some(Departure { epoch, in_doubt: true, .. }) = &self.departure {
-            guest.tell_home(&ToHome::Prepared { epoch: *epoch });
-        }
+        self.source_handles(source::Input::Linked, "");
+        self.target_handles(target::Input::Linked);
         if self.command_ended.is_some() {
             self.tell_ending();
         }
@@ -288,22 +306,27 @@ impl Keeper {
     }
 
     pub(super) fn handle_from_home(&mut self, message: FromHome) {
+        let holds = self.source.held() > 0;
         let Side::Guest(guest) = &mut self.side else { return };
         match message {
-            FromHome::Granted { epoch, output_received } if epoch == guest.epoch && !guest.holds => {
-                guest.holds = true;
-                if let Some(link) = guest.link.clone() {
-                    guest.route_output(&output_received, &link);
+            FromHome::Granted { epoch, output_received } if epoch == guest.epoch => {
+                // What waits for home's answer is let go before the job runs.
+                if let (false, Some(link)) = (holds, &guest.link) {
+                    guest.route_output(&output_received, link);
                 }
-                self.settle_arrival(epoch);
+                self.target_hears(epoch, target::Input::Granted, "");
             }
-            FromHome::Granted { epoch, .. } if epoch > guest.epoch => self.leave(epoch),
-            // Home says that this node has nothing: the job is somewhere else, or this move was given up.
+            FromHome::Granted { epoch, .. } => self.source_hears(epoch, source::Input::Granted, ""),
+            // The link was refused: the job is somewhere else.
+            FromHome::Aborted { epoch, reason } if epoch == guest.epoch && holds => {
+                log::info!("job {}: {reason}", self.spec.id);
+                self.source_hears(epoch + 1, source::Input::Granted, "");
+            }
             FromHome::Aborted { epoch, reason } if epoch == guest.epoch => {
                 log::info!("job {}: {reason}", self.spec.id);
-                if guest.holds { self.leave(epoch + 1) } else { self.discard_arrival(epoch, &reason) }
+                self.target_hears(epoch, target::Input::Aborted, &reason);
             }
-            FromHome::Aborted { epoch, reason } => self.departure_aborted(epoch, &reason),
+            FromHome::Aborted { epoch, reason } => self.source_hears(epoch, source::Input::Aborted, &reason),
             FromHome::Signal(_) | FromHome::WindowSize(..) | FromHome::Kill => self.obey(&message),
             FromHome::Stop(stopped) => self.set_stopped(stopped),
             FromHome::Lock(locked) => {
@@ -325,13 +348,13 @@ impl Keeper {
         if self.finished {
             return;
         }
-        let (line, is_over) = (self.home_line(), self.is_over());
+        let (line, holds) = (self.home_line(), self.source.held() > 0);
         let Side::Guest(guest) = &mut self.side else { return };
         guest.link = None;
         guest.outputs.iter().flatten().for_each(|output| output.detach());
         guest.lost.get_or_insert_with(Instant::now);
         if let Some(line) = line {
-            line.reconnect(guest.epoch, guest.holds, is_over, guest.input_received(), self.events.clone());
+            line.reconnect(guest.epoch, holds, guest.input_received(), self.events.clone());
         }
     }
 

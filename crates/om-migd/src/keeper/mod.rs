@@ -16,6 +16,7 @@ pub mod event;
 mod files;
 pub mod guest;
 pub mod home;
+mod inquiry;
 mod links;
 pub mod residence;
 mod run;

@@ -16,6 +16,7 @@ use super::home::{Candidate, Holder, Home};
 use super::residence::{Ends, Residence};
 use super::threads;
 use crate::handover::arbiter;
+use crate::handover::source::Source;
 use crate::inspect;
 use crate::net::message::{FromHome, JobSpec, Luggage, ToHome};
 use crate::net::preamble::Purpose;
@@ -49,6 +50,8 @@ pub struct Keeper {
     pub(super) daemons: Vec<UnixStream>,
     /// The job, while it is on this node.
     pub(super) residence: Option<Arc<Residence>>,
+    /// Whether the job is here, and how far it is on its way away.
+    pub(super) source: Source,
     /// A move away from this node.
     pub(super) departure: Option<Departure>,
     /// A move to this node.
@@ -57,6 +60,8 @@ pub struct Keeper {
     pub(super) moving_since: Option<Instant>,
     /// At home: since when the guest's node has been silent.
     pub(super) guest_lost: Option<Instant>,
+    /// Another node is being asked what it knows.
+    pub(super) inquiring: bool,
     /// CPU time used before this stay.
     pub(super) cpu_before: (u64, u64),
     pub(super) moves: u64,
@@ -69,10 +74,6 @@ pub struct Keeper {
     pub(super) downtime_us: u64,
     /// How the command ended, if it has.
     pub(super) command_ended: Option<i32>,
-    /// The epoch of this node's present or last stay.
-    pub(super) epoch: u64,
-    /// The last epoch that a move away was attempted with.
-    pub(super) attempted: u64,
     /// At home: what the job is to be told once it is somewhere again.
     pub(super) deferred: Vec<FromHome>,
     /// At home: the user's wish to move on was passed to where the job is.
@@ -101,10 +102,12 @@ impl Keeper {
             inbox,
             daemons: Vec::new(),
             residence: None,
+            source: Source::without(),
             departure: None,
             arrival: None,
             moving_since: None,
             guest_lost: None,
+            inquiring: false,
             cpu_before: (0, 0),
             moves: 0,
             locked: false,
@@ -114,8 +117,6 @@ impl Keeper {
             moved_us,
             downtime_us: 0,
             command_ended: None,
-            epoch: 1,
-            attempted: 1,
             deferred: Vec::new(),
             relayed: None,
             next_link: 1,
@@ -175,8 +176,11 @@ impl Keeper {
             Event::HomeLinked(sender, received) => self.handle_home_linked(&sender, &received),
             Event::FromHome(message) => self.handle_from_home(message),
             Event::HomeLost => self.handle_home_lost(),
+            Event::HomeGone => self.lose_home("has nothing of it any more"),
             Event::Offered(epoch, result) => self.handle_offered(epoch, result),
             Event::Sent(epoch, result) => self.handle_sent(epoch, result),
+            Event::Answer(epoch, answer) => self.handle_answer(epoch, answer),
+            Event::Inquiry(epoch, stream) => self.handle_inquiry(epoch, *stream),
             Event::Offer(offer, stream) => self.handle_offer(*offer, *stream),
             Event::Prepared(epoch, result) => self.handle_prepared(epoch, result),
             Event::Arrived(epoch, result) => self.handle_arrived(epoch, result),
@@ -202,7 +206,7 @@ impl Keeper {
             }
             home.holder = Holder::Here;
         }
-        threads::watch_init(residence.init, report, self.epoch, self.events.clone());
+        threads::watch_init(residence.init, report, self.source.held(), self.events.clone());
         if !self.stopped
             && let Err(error) = residence.cgroup.thaw()
         {
@@ -273,6 +277,7 @@ impl Keeper {
                 threads::link_from_guest(id, socket, identity, self.events.clone());
             }
             (Purpose::Files, Side::Home(home)) => super::files::serve(home.files.clone(), socket, identity),
+            (Purpose::Inquiry, _) => super::inquiry::read_aside(socket, identity, self.events.clone()),
             (Purpose::Move, _) => super::arrive::read_offer_aside(socket, identity, self.events.clone()),
             _ => log::debug!("a connection for {purpose:?} that has no business here"),
         }
@@ -285,25 +290,29 @@ impl Keeper {
             self.arbitrate(arbiter::Input::TimeOut, "the move takes too long");
         }
         let grace = Duration::from_secs(self.birth.grace_s);
-        if self.guest_lost.is_some_and(|since| since.elapsed() > grace) {
-            self.guest_lost = None;
-            self.lose_job();
+        if let (Some(since), Side::Home(home)) = (self.guest_lost, &self.side)
+            && let Holder::Away(away) = &home.holder
+        {
+            let (node, epoch) = (away.node, home.arbiter.holder());
+            if since.elapsed() > grace {
+                self.lose_job("is silent");
+            } else {
+                self.inquire(node, epoch);
+            }
         }
         if self.relayed.is_some_and(|since| since.elapsed() > RELAY_LIMIT) {
             self.relayed = None;
             self.publish();
         }
         if let Side::Guest(guest) = &self.side
-            && guest.holds
+            && self.source.held() > 0
         {
             guest.tell_home(&ToHome::Status(self.status()));
         }
         if let Side::Guest(guest) = &self.side
             && guest.lost.is_some_and(|since| since.elapsed() > grace)
         {
-            let (job, home) = (self.spec.id, self.spec.home);
-            log::error!("job {job}: its home {home} is silent for {grace:?}: it ends here");
-            self.finished = true;
+            self.lose_home(&format!("is silent for {grace:?}"));
         }
         self.finish_guest();
     }
@@ -328,7 +337,7 @@ impl Keeper {
     pub(super) fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
         // During a move the job is frozen anyway, and the flag goes along.
-        let moving = self.departure.as_ref().is_some_and(|departure| departure.frozen);
+        let moving = self.source.state().is_frozen();
         if let (Some(residence), false) = (&self.residence, moving) {
             let done = if stopped { residence.cgroup.freeze() } else { residence.cgroup.thaw() };
             if let Err(error) = done {

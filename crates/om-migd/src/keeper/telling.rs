@@ -4,6 +4,7 @@ use om_proto::omfs::{JobState, Where};
 
 use super::home::Holder;
 use super::run::{Keeper, Side};
+use crate::handover::source::State;
 use crate::inspect;
 use crate::net::message::Status;
 use crate::passing::send_frame;
@@ -20,7 +21,7 @@ impl Keeper {
             rss_bytes: activity.rss_bytes,
             threads: activity.threads,
             stay: self.stay_reasons(),
-            migrating: self.departure.is_some(),
+            migrating: self.source.moving().is_some(),
         }
     }
 
@@ -37,8 +38,7 @@ impl Keeper {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let queued =
-            self.departure.as_ref().is_some_and(|departure| !departure.frozen) || self.relayed.is_some();
+        let queued = self.source.state() == State::Offering || self.relayed.is_some();
         let (own, location, remote, moving) = match &self.side {
             Side::Home(home) => {
                 let moving = home.arbiter.moving().is_some();
@@ -52,7 +52,7 @@ impl Keeper {
             }
             Side::Guest(_) => (false, Where::At(self.spec.home), None, false),
         };
-        let moving = moving || self.departure.as_ref().is_some_and(|departure| departure.frozen);
+        let moving = moving || self.source.state().is_frozen();
         let present = self.residence.is_some();
         let pid = if own {
             Some(self.spec.deputy)

@@ -13,8 +13,9 @@ use nix::unistd::Pid;
 use om_proto::{control, frame};
 
 use super::event::Event;
+use super::inquiry;
 use crate::net::link::{self, Receiver};
-use crate::net::message::{FromHome, ToHome};
+use crate::net::message::{Answer, FromHome, ToHome};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::{Identity, Stream};
 use crate::passing::receive_frame;
@@ -25,10 +26,6 @@ use crate::stdio::INPUTS;
 const STACK: usize = 128 << 10;
 /// Between two attempts to reach home again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
-
-/// So often must home's om-migd close a connection for a job that is over before it counts as unknown there: one that
-/// has just started may not know its jobs yet.
-const TURNED_AWAY: u32 = 5;
 
 /// Starts a named thread; without one the keeper cannot do its work.
 pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
@@ -164,18 +161,10 @@ impl HomeLine {
         });
     }
 
-    /// Tries to reach home until it answers. If it says that the job is not ours any more, that is told like a decision.
-    /// Of a job that is over home may have nothing any more, which ends the attempts too.
-    pub fn reconnect(
-        self,
-        epoch: u64,
-        holds: bool,
-        is_over: bool,
-        input_received: [u64; INPUTS],
-        events: Sender<Event>,
-    ) {
+    /// Tries to reach home until it answers. If it says that the job is not ours any more, that is told like a decision;
+    /// that it has nothing of the job ends the attempts too.
+    pub fn reconnect(self, epoch: u64, holds: bool, input_received: [u64; INPUTS], events: Sender<Event>) {
         spawn("reconnect", move || {
-            let mut turned_away = 0;
             loop {
                 std::thread::sleep(RECONNECT_PAUSE);
                 match self.open(epoch, holds, input_received) {
@@ -190,9 +179,10 @@ impl HomeLine {
                     }
                     Err(error) => {
                         log::debug!("home {} does not answer: {error}", self.home);
-                        turned_away += u32::from(is_over && is_closed(&error));
-                        if turned_away >= TURNED_AWAY {
-                            let _ = events.send(Event::FromHome(FromHome::Over));
+                        let answer =
+                            || inquiry::ask(&self.identity, self.home, self.preamble.job, epoch).ok();
+                        if is_closed(&error) && answer() == Some(Answer::Nothing) {
+                            let _ = events.send(Event::HomeGone);
                             return;
                         }
                     }

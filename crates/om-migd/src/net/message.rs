@@ -2,7 +2,8 @@
 //!
 //! On a *move* connection, source to target: [`Offer`], [`OfferAnswer`] back, then after freezing the [`Part`]s, ended by
 //! [`Part::Luggage`], and [`PagesAnswer`]s back. On a *link*, opened by the node where the job is or wants to be:
-//! [`ToHome`] and [`FromHome`], with [`ToHome::Hello`] and [`FromHome::Welcome`] first.
+//! [`ToHome`] and [`FromHome`], with [`ToHome::Hello`] and [`FromHome::Welcome`] first. On an *inquiry*: an epoch, and an
+//! [`Answer`] back.
 
 use std::net::IpAddr;
 
@@ -123,6 +124,19 @@ pub struct Luggage {
     pub externals: Externals,
     /// The terminal's settings, as `struct termios`, and its rows and columns.
     pub terminal: Option<(Bytes, u16, u16)>,
+}
+
+/// What a node knows of a job and an epoch when another one asks, over a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Home has granted the epoch.
+    Granted,
+    /// It has not, and will not.
+    Aborted,
+    /// There is a keeper of the job, which does not know.
+    Undecided,
+    /// There is no keeper of this job, and so nothing of it.
+    Nothing,
 }
 
 /// From where a job is, or wants to be, to its home.

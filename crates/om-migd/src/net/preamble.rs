@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 | 4 | `omig` |
 //! | 4 | 2 | version, little-endian |
-//! | 6 | 1 | purpose: 1 move, 2 link, 3 files |
+//! | 6 | 1 | purpose: 1 move, 2 link, 3 files, 4 inquiry |
 //! | 7 | 1 | zero |
 //! | 8 | 16 | the job's name |
 
@@ -62,6 +62,8 @@ pub enum Purpose {
     Link,
     /// The home file system: where a job runs to its home.
     Files,
+    /// What home has decided: a source in doubt that cannot reach home to the target.
+    Inquiry,
 }
 
 /// The first bytes of a connection.
@@ -98,6 +100,7 @@ impl Preamble {
             Purpose::Move => 1,
             Purpose::Link => 2,
             Purpose::Files => 3,
+            Purpose::Inquiry => 4,
         };
         bytes[8..].copy_from_slice(&self.job.0);
         bytes
@@ -116,6 +119,7 @@ impl Preamble {
             1 => Purpose::Move,
             2 => Purpose::Link,
             3 => Purpose::Files,
+            4 => Purpose::Inquiry,
             other => return Err(Error::Purpose(other)),
         };
         let mut job = [0; 16];
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_preamble_survives_the_wire() {
-        for purpose in [Purpose::Move, Purpose::Link, Purpose::Files] {
+        for purpose in [Purpose::Move, Purpose::Link, Purpose::Files, Purpose::Inquiry] {
             let preamble = Preamble { purpose, job: JobId([7; 16]) };
             assert_eq!(Preamble::decode(&preamble.encode()), Ok(preamble));
         }
