@@ -1,8 +1,10 @@
 //! What the job on this node is doing, from `/proc` and its cgroup.
 
 use std::fs;
+use std::path::Path;
 
 use nix::unistd::Pid;
+use om_proto::cgroup::{Limits, Whose};
 
 use crate::cgroup::Cgroup;
 
@@ -47,15 +49,6 @@ pub fn is_stopped(pid: Pid) -> bool {
     stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't']))
 }
 
-/// The CPU features of this node, as `/proc/cpuinfo` names them; empty if it does not.
-#[must_use]
-pub fn cpu_flags() -> Vec<String> {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let line = info.lines().find(|line| line.starts_with("flags") || line.starts_with("Features"));
-    let list = line.and_then(|line| line.split_once(':')).map_or("", |(_, list)| list);
-    list.split_whitespace().map(str::to_owned).collect()
-}
-
 /// Microseconds since 1970 by this node's clock.
 #[must_use]
 pub fn now_us() -> u64 {
@@ -63,11 +56,13 @@ pub fn now_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Memory that can be had without swapping, bytes; none if this node does not say.
+/// Memory that a job can have here without swapping, the limits of this process's cgroups considered, bytes; none if this
+/// node does not say.
 #[must_use]
 pub fn available_bytes() -> Option<u64> {
     let info = fs::read_to_string("/proc/meminfo").ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib * 1024)
+    let free_kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    let limit = Limits::find(Whose::Process, Path::new("/proc"), Path::new("/")).memory();
+    Some(limit.map_or(free_kib, |limit| free_kib.min(limit.available_kib)) * 1024)
 }

@@ -3,6 +3,7 @@
 //! One program in four roles, each a process: the daemon ([`daemon`]), a keeper for each job ([`keeper`]), the helper
 //! that makes a job's mount namespace ([`nest`]), and CRIU's action script ([`hook`]).
 
+pub mod baseline;
 pub mod bytes;
 pub mod cgroup;
 pub mod criu;

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use om_proto::cpu::Baseline;
 use om_proto::omfs::{Bounds, JobState, Where};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub struct Birth {
     pub min_uid: u32,
     /// Whether a job of root may come.
     pub allow_root: bool,
+    /// What jobs use of CPUs if `om run` does not say.
+    pub cpu_baseline: Baseline,
 }
 
 /// Why a keeper is started.
@@ -102,6 +105,8 @@ pub struct Snapshot {
     pub command: String,
     /// Where it may run.
     pub bounds: Bounds,
+    /// What it uses of CPUs.
+    pub cpu: Baseline,
     /// Moves made.
     pub moves: u64,
     /// The owner has pinned it.

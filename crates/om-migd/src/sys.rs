@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork};
 
@@ -142,6 +143,16 @@ pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<
     // SAFETY: both descriptors are borrowed for the call.
     let count = unsafe { libc::tee(from.as_raw_fd(), to.as_raw_fd(), most, libc::SPLICE_F_NONBLOCK) };
     usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// Moves what is in the pipe `from` into the pipe `to` without copying it; returns how many bytes, 0 at the end. Never
+/// waits: `EAGAIN` if `from` is empty or `to` is full.
+pub fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> nix::Result<usize> {
+    let (from, to, null) = (from.as_raw_fd(), to.as_raw_fd(), std::ptr::null_mut());
+    let flags = libc::SPLICE_F_NONBLOCK | libc::SPLICE_F_MOVE;
+    // SAFETY: both descriptors are borrowed for the call, and without offsets no memory of ours is touched.
+    let count = unsafe { libc::splice(from, null, to, null, most, flags) };
+    usize::try_from(count).map_err(|_| Errno::last())
 }
 
 nix::ioctl_read_bad!(

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cpu::Baseline;
 use crate::omfs::Bounds;
 
 /// Version of this protocol; a keeper refuses others with a sentence.
@@ -35,6 +36,8 @@ pub struct Start {
     pub bounds: Bounds,
     /// The node on which it is to begin; none: this one. If it cannot begin there it begins here.
     pub begin_on: Option<IpAddr>,
+    /// What the job shall use of CPUs; none: as the node is configured.
+    pub cpu: Option<Baseline>,
 }
 
 /// What `om run` asks for afterwards.

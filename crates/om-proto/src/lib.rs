@@ -1,9 +1,11 @@
 //! What the daemons of om share: the wire format, the accessors of the `/proc/$pid/om` files, the
-//! cluster key, and the local control protocol between `om run` and `om-migd`.
+//! cluster key, what programs can see of a CPU, and the local control protocol between `om run` and `om-migd`.
 //!
 //! This crate knows nothing of policy, event loops or CRIU.
 
+pub mod cgroup;
 pub mod control;
+pub mod cpu;
 pub mod frame;
 pub mod key;
 pub mod net;

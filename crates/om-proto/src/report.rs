@@ -36,7 +36,7 @@ pub struct Machine {
     pub kernel_release: String,
     /// CPU model, as `/proc/cpuinfo` has it; empty if unknown.
     pub cpu_model: String,
-    /// First 8 bytes of a SHA-256 over the sorted CPU feature names; 0 if unknown.
+    /// What programs can see of the CPU, as a number ([`crate::cpu::Cpu::fingerprint`]); 0 if unknown.
     pub cpu_features: u64,
     /// CPUs online.
     pub online_cpus: u16,

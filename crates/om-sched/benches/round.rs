@@ -96,6 +96,7 @@ fn snapshot() -> Snapshot {
         bounds: Bounds::default(),
         locked: false,
         stay_reasons: Vec::new(),
+        cpu_baseline: om_proto::cpu::Baseline::Native,
         command: "job".to_owned(),
     });
     Snapshot { jobs: jobs.collect(), admin: Admin::default() }

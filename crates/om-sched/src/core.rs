@@ -515,7 +515,7 @@ impl Core {
             if self.settings.dry_run {
                 self.tell_only(now, job, proposal);
             } else {
-                self.ask(now, &view, job, proposal, false);
+                self.ask(now, job, proposal, false);
             }
         }
     }
@@ -529,13 +529,13 @@ impl Core {
         self.record(now, job.pid, to, proposal.reason, proposal.weighing, Outcome::WouldMove);
     }
 
-    fn ask(&mut self, now: Time, view: &View, job: &Job, proposal: Proposal, is_order: bool) {
+    fn ask(&mut self, now: Time, job: &Job, proposal: Proposal, is_order: bool) {
         let ask = Ask {
             nonce: self.random.bits(),
             rss_bytes: job.rss_bytes,
             // No tasks at all would take the question back.
             runnable_milli: to_milli(job.tasks).max(1),
-            cpu_features: view.here.cpu_features,
+            cpu_features: job.cpu_features,
             coming_home: job.home == proposal.to,
         };
         let to = proposal.to;

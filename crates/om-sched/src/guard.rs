@@ -196,7 +196,7 @@ pub fn check_node(now: Time, own: Own<'_>, node: &Node) -> Result<(), Refusal> {
 /// # Errors
 /// The first thing that speaks against it.
 pub fn check_pair(here: &Here, job: &Job, target: &Target) -> Result<(), Refusal> {
-    if !same_features(here.cpu_features, target.cpu_features) {
+    if !same_features(job.cpu_features, target.cpu_features) {
         return Err(Refusal::OtherCpuFeatures);
     }
     job.bounds.wants(target.address, job.home).map_err(|reason| Refusal::OutOfBounds(reason.to_string()))?;

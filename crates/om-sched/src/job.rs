@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use om_proto::cpu::Baseline;
 use om_proto::omfs::Bounds;
 
 /// Where an entry of the om files has its process.
@@ -47,6 +48,8 @@ pub struct LocalJob {
     pub moves: u32,
     /// Where its user wants it.
     pub bounds: Bounds,
+    /// What it uses of CPUs.
+    pub cpu_baseline: Baseline,
     /// Its owner pinned it.
     pub locked: bool,
     /// Why it cannot move; empty if it can.

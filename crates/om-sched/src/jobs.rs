@@ -280,6 +280,7 @@ mod tests {
             bounds: Bounds::default(),
             locked: false,
             stay_reasons: Vec::new(),
+            cpu_baseline: om_proto::cpu::Baseline::Native,
             command: "job".into(),
         }
     }

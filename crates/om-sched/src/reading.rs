@@ -162,6 +162,7 @@ fn local_job(pid: u32, stat: JobStat, known: &Known, is_own: bool) -> LocalJob {
         bounds: stat.bounds,
         locked: known.locked,
         stay_reasons: known.stay_reasons.clone(),
+        cpu_baseline: stat.cpu,
         command: stat.command,
     }
 }
@@ -207,6 +208,7 @@ mod tests {
                 since_move_ms: 6,
                 moves_ms: 0,
                 bounds: Bounds::default(),
+                cpu: om_proto::cpu::Baseline::Native,
                 command: "job".into(),
             };
             let values = [

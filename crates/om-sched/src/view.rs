@@ -26,8 +26,6 @@ pub struct Here {
     pub memory_reserve: f64,
     /// How many times its resident memory a job needs for a moment where it arrives.
     pub memory_factor: f64,
-    /// CPU feature hash; 0 if unknown.
-    pub cpu_features: u64,
 }
 
 /// A job that runs here and may move.
@@ -55,6 +53,8 @@ pub struct Job {
     pub move_cost_s: f64,
     /// Where its user wants it.
     pub bounds: Bounds,
+    /// CPU feature hash that a node must have; 0 if unknown, or if any will do that has the job's baseline.
+    pub cpu_features: u64,
     /// The command, for people.
     pub command: String,
 }

@@ -108,6 +108,7 @@ impl Rig {
             since_move_ms: 8000,
             moves_ms: 0,
             bounds: Bounds::default(),
+            cpu: om_proto::cpu::Baseline::Native,
             command: "sort big".to_owned(),
         };
         for (file, text) in [

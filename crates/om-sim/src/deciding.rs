@@ -243,6 +243,7 @@ impl World<'_> {
                 bounds: Bounds::default(),
                 locked: false,
                 stay_reasons: Vec::new(),
+                cpu_baseline: om_proto::cpu::Baseline::Native,
                 command: String::new(),
             })
         });

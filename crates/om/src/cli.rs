@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use om_proto::cpu::Baseline;
 use om_proto::ports;
 
 /// Runs programs on a cluster as if it were one machine, shows where they are, and moves them.
@@ -68,6 +69,12 @@ pub struct RunArgs {
     /// That is here, unless --on says otherwise.
     #[arg(long)]
     pub lock: bool,
+    /// Have it use no more of the CPU than this level of x86-64 gives, so that it may go to every node that has the level
+    ///
+    /// native, x86-64, x86-64-v2, x86-64-v3 or x86-64-v4; default: as om-migd is configured, which is native unless
+    /// somebody has changed it. The C library and OpenSSL heed it; a program that asks the CPU itself does not.
+    #[arg(long, value_name = "LEVEL")]
+    pub cpu: Option<Baseline>,
     /// Start it on this node, even if another one is better
     ///
     /// Otherwise om-sched is asked, which asks some nodes, and the command is executed for the first time where it runs

@@ -89,6 +89,7 @@ impl Deputy {
             cwd: cwd.into_os_string().into_vec(),
             ignored_signals: sys::ignored_signals(),
             lock: args.lock,
+            cpu: args.cpu,
         };
         let (input, output, error) = (io::stdin(), io::stdout(), io::stderr());
         let reply = link.start(&start, [input.as_fd(), output.as_fd(), error.as_fd()]);

@@ -6,7 +6,6 @@
 //! Cost rules the design: files that are read each period stay open and are read by `pread`, what cannot change
 //! between two periods is read seldom, and nothing is read that is not told.
 
-mod cgroup;
 mod cpu;
 mod file;
 mod guests;
@@ -21,11 +20,11 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+use om_proto::cgroup::{Limits, Whose};
 use om_proto::omfs::OmRoot;
 use om_proto::report::{Capacity, Load, Machine, Memory};
 
 use crate::core::Sample;
-use cgroup::Limits;
 use cpu::CpuTimes;
 use guests::GuestWatch;
 use memory::MemoryInfo;
@@ -76,7 +75,7 @@ impl Sampler {
             cpu: CpuTimes::open(proc),
             memory: MemoryInfo::open(proc),
             pressure: Pressure::open(proc),
-            limits: Limits::find(proc, &places.fs_root),
+            limits: Limits::find(Whose::Node, proc, &places.fs_root),
             guests: GuestWatch::start(places.om_root.clone())?,
             own_cpus: affinity(),
             proc: proc.clone(),
@@ -107,7 +106,7 @@ impl Sampler {
         self.guests.ask();
         if self.count % SELDOM == SELDOM - 1 {
             self.own_cpus = affinity();
-            self.limits = Limits::find(&self.proc, &self.fs_root);
+            self.limits = Limits::find(Whose::Node, &self.proc, &self.fs_root);
         }
         self.count = self.count.wrapping_add(1);
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use om_proto::cpu::Baseline;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
@@ -36,6 +37,8 @@ pub struct Config {
     /// Seconds after which a silent node counts as dead: a guest whose home is silent ends, and so does `om run` of a job
     /// whose node is silent.
     pub grace_s: u64,
+    /// What jobs use of CPUs if `om run` does not say: `native`, or a level of x86-64.
+    pub cpu_baseline: Baseline,
 }
 
 impl Default for Config {
@@ -53,6 +56,7 @@ impl Default for Config {
             min_uid: 1000,
             allow_root: false,
             grace_s: 60,
+            cpu_baseline: Baseline::Native,
         }
     }
 }

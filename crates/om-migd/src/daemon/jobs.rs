@@ -201,6 +201,7 @@ pub fn stat_of(job: &Snapshot) -> JobStat {
         since_move_ms: now.saturating_sub(job.moved_us) / 1000,
         moves_ms: job.downtime_ms,
         bounds: job.bounds.clone(),
+        cpu: job.cpu,
         command: job.command.clone(),
     }
 }

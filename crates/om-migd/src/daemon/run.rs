@@ -97,6 +97,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         grace_s: config.grace_s,
         min_uid: config.min_uid,
         allow_root: config.allow_root,
+        cpu_baseline: config.cpu_baseline,
     };
     let access = Access::of_group(&config.group);
     if access.group.is_none() {

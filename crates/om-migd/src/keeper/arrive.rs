@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::unistd::{Gid, Uid};
+use om_proto::cpu::Cpu;
 use om_proto::frame;
 use om_proto::omfs::MoveResult;
 
@@ -92,12 +93,7 @@ pub fn fits(birth: &Birth, offer: &Offer) -> Result<(), String> {
     if offer.arch != std::env::consts::ARCH {
         return Err(format!("it is for {}, this node is {}", offer.arch, std::env::consts::ARCH));
     }
-    let ours = inspect::cpu_flags();
-    let missing: Vec<&str> =
-        offer.cpu_flags.iter().filter(|flag| !ours.contains(flag)).map(String::as_str).collect();
-    if !missing.is_empty() {
-        return Err(format!("this node's CPU lacks {}", missing.join(", ")));
-    }
+    Cpu::read(Path::new("/proc")).fits(&offer.cpu).map_err(|unfit| unfit.to_string())?;
     // The images and the restored memory are here at the same time for a moment.
     let needed = offer.rss_bytes.saturating_mul(2).saturating_add(SPARE_BYTES);
     match inspect::available_bytes() {

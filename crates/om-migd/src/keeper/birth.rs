@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crossbeam_channel::unbounded;
 use om_homefs::server::{Export, Identity as FileIdentity, Server};
 use om_proto::control::{self, Reply, Start};
+use om_proto::cpu::Cpu;
 use om_proto::frame;
 use om_proto::key::ClusterKeys;
 
@@ -20,6 +21,7 @@ use super::home::{Holder, Home};
 use super::residence::Residence;
 use super::run::{Keeper, Side};
 use super::{arrive, inquiry, threads};
+use crate::baseline;
 use crate::cgroup::Cgroup;
 use crate::handover::arbiter::Arbiter;
 use crate::handover::source::Source;
@@ -107,7 +109,7 @@ fn start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Result<K
 
 fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Result<Keeper> {
     let caller = Caller::of(deputy)?;
-    let (request, streams): (Start, Vec<OwnedFd>) = receive_frame(deputy, control::MAX_FRAME)?;
+    let (mut request, streams): (Start, Vec<OwnedFd>) = receive_frame(deputy, control::MAX_FRAME)?;
     if request.version != control::VERSION || request.argv.is_empty() {
         return Err(io::Error::other(
             "om and om-migd are of different releases: install the same on this node",
@@ -116,6 +118,10 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     request.bounds.verify().map_err(io::Error::other)?;
     let [input, output, error]: [OwnedFd; 3] =
         streams.try_into().map_err(|_| io::Error::other("the job's standard streams are missing"))?;
+    let cpu = request.cpu.unwrap_or(birth.cpu_baseline);
+    let own = Cpu::read(std::path::Path::new("/proc"));
+    own.fits(&own.demand(cpu)).map_err(|unfit| io::Error::other(format!("{cpu} cannot be used: {unfit}")))?;
+    baseline::apply(cpu, &mut request.env);
     let job = JobId(random_name()?);
     let kinds = classify(&input, &output, &error);
     let spec = JobSpec {
@@ -127,6 +133,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         started_us: inspect::now_us(),
         streams: kinds,
         bounds: request.bounds,
+        cpu,
     };
     let cgroup = Cgroup::create(&birth.cgroup, &format!("om-{job}-1"))?;
     let terminal =

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use om_proto::cpu::Cpu;
 use om_proto::frame;
 use om_proto::omfs::MoveResult;
 
@@ -145,7 +146,7 @@ impl Keeper {
             from: self.birth.address,
             rss_bytes,
             arch: std::env::consts::ARCH.to_owned(),
-            cpu_flags: inspect::cpu_flags(),
+            cpu: Cpu::read(Path::new("/proc")).demand(self.spec.cpu),
             init: Bytes(residence.init_program()),
         };
         log::info!("job {}: moving to {}", self.spec.id, departure.to);

@@ -76,6 +76,7 @@ impl Keeper {
             uid: self.spec.credentials.uid,
             command: self.spec.command.clone(),
             bounds: self.spec.bounds.clone(),
+            cpu: self.spec.cpu,
             moves: self.moves,
             locked: self.locked,
             result: self.result.clone(),

@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 
+use om_proto::cpu::{Baseline, Demand};
 use om_proto::omfs::Bounds;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub struct JobSpec {
     pub streams: [StreamKind; 3],
     /// Where it may run.
     pub bounds: Bounds,
+    /// What it uses of CPUs.
+    pub cpu: Baseline,
 }
 
 /// The source's question whether the target takes the job.
@@ -53,8 +56,8 @@ pub struct Offer {
     pub rss_bytes: u64,
     /// Instruction set, as `uname -m` has it.
     pub arch: String,
-    /// CPU features that the job may be using.
-    pub cpu_flags: Vec<String>,
+    /// What the job demands of the CPU.
+    pub cpu: Demand,
     /// The job's PID 1 as a file.
     pub init: Bytes,
 }

@@ -12,7 +12,7 @@ use nix::unistd::read;
 
 use super::input_pipe::{Fill, InputPipe};
 use super::wake::Wake;
-use super::{CHUNK, InputState, WINDOW};
+use super::{CHUNK, InputState, WINDOW, is_pipe, is_readable};
 use crate::bytes::Bytes;
 
 /// A piece of input for another node, or its end.
@@ -184,10 +184,13 @@ impl Shared {
 
     fn run(&self) {
         let mut buffer = vec![0; CHUNK];
+        // What is in a pipe is moved on without copying it.
+        let mut moves = is_pipe(&self.user);
         loop {
             let mut guard = self.lock();
             let state = &mut *guard;
             let mut full = None;
+            let may_read = !state.held && !state.ended;
             match &mut state.host {
                 _ if state.finished => return,
                 Host::Here(pipe) => {
@@ -196,6 +199,17 @@ impl Shared {
                     match fill {
                         Fill::Full => full = pipe.writer(),
                         Fill::Done if state.ended => pipe.close(),
+                        Fill::Done if may_read && moves => match pipe.splice_from(self.user.as_fd()) {
+                            Ok(count) => {
+                                state.ended = count == 0;
+                                state.base += count as u64;
+                                continue;
+                            }
+                            Err(Errno::EAGAIN) if is_readable(self.user.as_fd()) => full = pipe.writer(),
+                            Err(Errno::EPIPE) => return,
+                            Err(Errno::EAGAIN | Errno::EINTR) => {}
+                            Err(_) => moves = false,
+                        },
                         Fill::Done => {}
                         // The job reads no more: neither do we, and the user's writer gets SIGPIPE.
                         Fill::Broken => return,
@@ -220,12 +234,15 @@ impl Shared {
                 Host::None | Host::Suspended(_) => {}
             }
             let attached = matches!(state.host, Host::Here(_) | Host::Away(_));
-            let hungry = attached && !state.held && !state.ended && state.kept.len() < WINDOW;
+            let moves_on = moves && matches!(state.host, Host::Here(_));
+            // What is moved on stays where it is until there is room for it.
+            let has_room = if moves_on { full.is_none() } else { state.kept.len() < WINDOW };
+            let hungry = attached && may_read && has_room;
             drop(guard);
             let user = hungry.then_some((self.user.as_fd(), PollFlags::POLLIN));
             let pipe = full.as_ref().map(|writer| (writer.as_fd(), PollFlags::POLLOUT));
             let [user, _] = self.wake.wait([user, pipe]);
-            if !user.is_empty() {
+            if !user.is_empty() && !moves_on {
                 // Without the lock: the user's descriptor may block in spite of the poll.
                 let result = read(&self.user, &mut buffer);
                 let mut state = self.lock();

@@ -3,14 +3,15 @@
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::unistd::write;
 
-use super::peek;
+use super::{CHUNK, peek};
+use crate::sys;
 
 /// What became of an attempt to fill it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,13 @@ impl InputPipe {
             }
         }
         (Fill::Done, taken)
+    }
+
+    /// Moves what is in a pipe of the user's on to the job, in its order behind what was filled in before; returns how many
+    /// bytes, 0 at the end of the user's pipe. `EAGAIN` if there is nothing or no room.
+    pub fn splice_from(&self, user: BorrowedFd<'_>) -> nix::Result<usize> {
+        let writer = self.writer.as_ref().ok_or(Errno::EPIPE)?;
+        sys::splice(user, writer.as_fd(), CHUNK)
     }
 
     /// The job sees the end of its input after what is in the pipe.

@@ -22,6 +22,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
@@ -114,6 +115,17 @@ pub fn peek(pipe: BorrowedFd<'_>) -> Vec<u8> {
         Ok(bytes)
     };
     copy().unwrap_or_default()
+}
+
+/// Whether this is a pipe.
+pub fn is_pipe(fd: impl AsFd) -> bool {
+    nix::sys::stat::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
+}
+
+/// Whether there is something to read, or its end, at this moment.
+pub fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut list = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut list, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Both ends of a new pipe; ours does not block.

@@ -10,8 +10,9 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::unistd::{read, write};
 
-use super::CHUNK;
 use super::wake::Wake;
+use super::{CHUNK, is_pipe, is_readable};
+use crate::sys;
 
 /// What happens to an output stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,11 +145,32 @@ impl Shared {
 
     fn run(&self, notify: &dyn Fn(Event)) {
         let mut buffer = vec![0; CHUNK];
+        // From pipe to pipe nothing is copied.
+        let mut moves = is_pipe(&self.user);
+        let mut untold = None;
         loop {
             let mut state = self.lock();
             let mut count = take(&mut state.queue, &mut buffer);
             let local = state.local.clone();
-            if let (0, Some(local)) = (count, &local) {
+            let mut is_full = false;
+            if let (0, Some(local), true) = (count, &local, moves && !state.closed) {
+                match sys::splice(local.as_fd(), self.user.as_fd(), CHUNK) {
+                    Ok(0) => state.local = None,
+                    Ok(more) => {
+                        state.received += more as u64;
+                        untold = Some(state.received);
+                        continue;
+                    }
+                    Err(Errno::EAGAIN) => is_full = is_readable(local.as_fd()),
+                    Err(Errno::EPIPE) => {
+                        drop(state);
+                        self.close(notify);
+                        continue;
+                    }
+                    Err(Errno::EINTR) => continue,
+                    Err(_) => moves = false,
+                }
+            } else if let (0, Some(local)) = (count, &local) {
                 match read(local, &mut buffer) {
                     Ok(0) | Err(Errno::EIO) => state.local = None,
                     Ok(more) => {
@@ -161,6 +183,9 @@ impl Shared {
             let delivered = state.received - state.queue.len() as u64;
             let (closed, finished) = (state.closed, state.finished && state.local.is_none());
             drop(state);
+            if let Some(moved) = untold.take() {
+                notify(Event::Delivered(moved));
+            }
             if count > 0 {
                 if !closed && !self.write_all(&buffer[..count]) {
                     self.close(notify);
@@ -169,8 +194,10 @@ impl Shared {
             } else if finished {
                 return;
             } else {
-                let user = (!closed).then_some((self.user.as_fd(), PollFlags::empty()));
-                let local = local.as_ref().map(|fd| (fd.as_fd(), PollFlags::POLLIN));
+                let room = if is_full { PollFlags::POLLOUT } else { PollFlags::empty() };
+                let user = (!closed).then_some((self.user.as_fd(), room));
+                // What is there waits for room.
+                let local = local.as_ref().filter(|_| !is_full).map(|fd| (fd.as_fd(), PollFlags::POLLIN));
                 let [user, _] = self.wake.wait([user, local]);
                 if user.intersects(PollFlags::POLLERR | PollFlags::POLLNVAL) {
                     self.close(notify);

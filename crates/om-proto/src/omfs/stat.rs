@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::bounds::{Bounds, list};
 use super::error::ParseError;
 use super::text::{escape, unescape};
+use crate::cpu::Baseline;
 
 /// Whether the job runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,8 @@ pub struct JobStat {
     pub moves_ms: u64,
     /// Where it may run.
     pub bounds: Bounds,
+    /// What it uses of CPUs, and so demands of the node where it is to go.
+    pub cpu: Baseline,
     /// The command line, arguments joined by a blank.
     pub command: String,
 }
@@ -100,6 +103,7 @@ impl fmt::Display for JobStat {
         if self.bounds.stay {
             writeln!(f, "stay_home 1")?;
         }
+        writeln!(f, "cpu {}", self.cpu)?;
         writeln!(f, "command {}", escape(&self.command))
     }
 }
@@ -122,6 +126,7 @@ impl FromStr for JobStat {
             since_move_ms: lines.number("since_move_ms")?,
             moves_ms: lines.number("moves_ms")?,
             bounds: lines.bounds()?,
+            cpu: lines.baseline()?,
             command: lines.command()?,
         })
     }
@@ -169,6 +174,11 @@ impl<'a> Lines<'a> {
         }
     }
 
+    fn baseline(&self) -> Result<Baseline, ParseError> {
+        let value = self.value("cpu")?;
+        value.parse().map_err(|_| ParseError::new("native or a level of x86-64", value))
+    }
+
     fn command(&self) -> Result<String, ParseError> {
         let command = self.value("command")?;
         unescape(command)
@@ -196,6 +206,7 @@ mod tests {
             since_move_ms: 7_000,
             moves_ms: 87,
             bounds: Bounds::default(),
+            cpu: Baseline::X86(2),
             command: "xz -9 big".to_owned(),
         }
     }
@@ -204,7 +215,7 @@ mod tests {
     fn the_file_is_exactly_this() {
         let text = "job 00112233445566778899aabbccddeeff\nuid 1000\nhome_pid 4711\nstate running\n\
                     cpu_us 12345678\nrunnable 3\nrss_bytes 67108864\nthreads 4\nage_ms 20000\n\
-                    since_move_ms 7000\nmoves_ms 87\ncommand xz -9 big\n";
+                    since_move_ms 7000\nmoves_ms 87\ncpu x86-64-v2\ncommand xz -9 big\n";
         assert_eq!(a_job().to_string(), text);
         assert_eq!(text.parse(), Ok(a_job()));
     }

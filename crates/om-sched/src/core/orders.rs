@@ -145,7 +145,7 @@ impl Core {
         }
         let weighing = target.and_then(|target| self.policy.weigh(&view, job, target));
         let proposal = Proposal { pid, to, reason: reason.to_owned(), weighing };
-        self.ask(now, &view, job, proposal, true);
+        self.ask(now, job, proposal, true);
         true
     }
 

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use om_proto::cpu::Baseline;
+
 use super::Core;
 use crate::Time;
 use crate::figures::Figures;
@@ -35,7 +37,6 @@ impl Core {
             memory_short_bytes: self.memory_short_bytes(own.node),
             memory_reserve: self.settings.memory_reserve,
             memory_factor: self.settings.memory_factor,
-            cpu_features: own.node.cpu_features,
         };
         let price = self.price.line();
         let jobs: Vec<Job> = self
@@ -97,6 +98,11 @@ impl Core {
             moves: job.moves,
             bounds: job.bounds.clone(),
             move_cost_s: price.fixed_s + job.rss_bytes as f64 / price.bytes_per_s,
+            cpu_features: match job.cpu_baseline {
+                Baseline::Native => self.own(now).map_or(0, |own| own.node.cpu_features),
+                // Every node has it or refuses when it is asked to take the job.
+                Baseline::X86(_) => 0,
+            },
             command: job.command.clone(),
         }
     }

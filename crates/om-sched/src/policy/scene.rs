@@ -24,6 +24,7 @@ pub(super) fn job(pid: u32, cpu_s: f64) -> Job {
         moves: 0,
         move_cost_s: 0.2,
         bounds: Bounds::default(),
+        cpu_features: 0,
         command: "job".into(),
     }
 }
@@ -49,7 +50,6 @@ pub(super) fn view(jobs: Vec<Job>, targets: Vec<Target>) -> View {
         memory_short_bytes: 0,
         memory_reserve: 0.05,
         memory_factor: 2.0,
-        cpu_features: 0,
     };
     View { here, jobs, targets, free_slots: 4 }
 }

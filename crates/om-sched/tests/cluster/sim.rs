@@ -403,6 +403,7 @@ impl Sim {
             bounds: Bounds::default(),
             locked: job.job.locked,
             stay_reasons: Vec::new(),
+            cpu_baseline: om_proto::cpu::Baseline::Native,
             command: format!("job {pid}"),
         });
         Snapshot { jobs: jobs.collect(), admin: self.nodes[index].admin }

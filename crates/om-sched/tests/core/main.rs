@@ -57,6 +57,18 @@ fn nodes_that_the_guard_refuses_are_not_even_asked() {
 }
 
 #[test]
+fn a_job_under_a_baseline_may_go_to_a_cpu_with_other_features() {
+    let mut core = core();
+    let two = Told::new(2, 0);
+    let other = Told { machine: Machine { cpu_features: 78, ..two.machine.clone() }, ..two };
+    other.tell(&mut core, at(10));
+    let held = |pid| LocalJob { cpu_baseline: om_proto::cpu::Baseline::X86(2), ..job(pid) };
+    core.handle(at(20), jobs(vec![held(7), job(8), job(9)]));
+    let (to, ask) = asked(&mut core).unwrap();
+    assert_eq!((to, ask.cpu_features), (node(2), 0));
+}
+
+#[test]
 fn a_node_that_has_fallen_silent_is_not_asked() {
     let mut core = core();
     Told::new(2, 0).tell(&mut core, at(0));

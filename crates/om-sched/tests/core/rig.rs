@@ -111,6 +111,7 @@ pub(crate) fn job(pid: u32) -> LocalJob {
         bounds: Bounds::default(),
         locked: false,
         stay_reasons: Vec::new(),
+        cpu_baseline: om_proto::cpu::Baseline::Native,
         command: "job".into(),
     }
 }

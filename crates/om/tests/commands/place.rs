@@ -50,6 +50,7 @@ impl Place {
             since_move_ms: 8000,
             moves_ms: 51,
             bounds: Bounds::default(),
+            cpu: om_proto::cpu::Baseline::Native,
             command: command.to_owned(),
         };
         let files = [

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use om_proto::cpu::Cpu;
 use om_proto::report::Machine;
-use sha2::{Digest, Sha256};
 
 use super::{cpu, read_text};
 
@@ -38,7 +38,7 @@ pub fn machine(proc: &Path) -> Machine {
         arch: line(proc, "sys/kernel/arch").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
         kernel_release: line(proc, "sys/kernel/osrelease").unwrap_or_default(),
         cpu_model: cpu_model(&cpuinfo).chars().take(NAME_LIMIT).collect(),
-        cpu_features: cpu_features(&cpuinfo),
+        cpu_features: Cpu::read(proc).fingerprint(),
         online_cpus: u16::try_from(cpu::online(&stat)).unwrap_or(u16::MAX),
         om_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
@@ -55,19 +55,6 @@ fn cpu_model(cpuinfo: &str) -> String {
             .collect::<Vec<_>>()
             .join(" "),
     }
-}
-
-/// First 8 bytes of a SHA-256 over the sorted feature names, one blank between them; 0 if there are none.
-fn cpu_features(cpuinfo: &str) -> u64 {
-    let flags = cpuinfo_value(cpuinfo, "flags").or_else(|| cpuinfo_value(cpuinfo, "Features"));
-    let mut names: Vec<&str> = flags.unwrap_or_default().split_whitespace().collect();
-    if names.is_empty() {
-        return 0;
-    }
-    names.sort_unstable();
-    names.dedup();
-    let digest = Sha256::digest(names.join(" "));
-    digest.first_chunk().copied().map_or(0, u64::from_le_bytes)
 }
 
 /// The first CPU's value of a key.
@@ -99,14 +86,6 @@ mod tests {
         assert_eq!(cpu_model(X86), "AMD EPYC 7B13");
         assert_eq!(cpu_model(ARM), "0x41 0xd0c");
         assert_eq!(cpu_model(""), "");
-    }
-
-    #[test]
-    fn the_feature_hash_does_not_depend_on_the_order() {
-        assert_eq!(cpu_features(X86), cpu_features("flags : fpu sse2 avx"));
-        assert_ne!(cpu_features(X86), cpu_features("flags : fpu sse2"));
-        assert_ne!(cpu_features(ARM), 0);
-        assert_eq!(cpu_features(""), 0);
     }
 
     #[test]

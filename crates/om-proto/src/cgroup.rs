@@ -1,23 +1,32 @@
 //! The limits that this host's cgroups set: CPU quota and memory, version 1 and 2.
 //!
 //! In a container the limit of the whole node is that of a cgroup above the daemon, so the way from the daemon's
-//! own cgroup up to the root that it can see is walked, and the tightest limit counts. One cgroup is left out: a
-//! systemd unit's own (`….service`), whose limits are the daemon's and not the node's.
+//! own cgroup up to the root that it can see is walked, and the tightest limit counts.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-
-use super::read_text;
 
 /// Memory limit and what is left of it, KiB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MemoryLimit {
-    pub(super) total_kib: u64,
-    pub(super) available_kib: u64,
+pub struct MemoryLimit {
+    /// The limit.
+    pub total_kib: u64,
+    /// What is left of it.
+    pub available_kib: u64,
+}
+
+/// Whose limits are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// Those of the node: the limits of a systemd unit's own cgroup (`….service`) are the daemon's and do not count.
+    Node,
+    /// Those of this process and what it starts.
+    Process,
 }
 
 /// Where the limits are. The CPU quota is read when they are looked for, memory each time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Limits {
+pub struct Limits {
     /// The tightest CPU quota, in thousandths of a CPU.
     quota_milli: Option<u32>,
     /// Files with a memory limit and its use, of those cgroups that have a limit.
@@ -25,9 +34,16 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn find(proc: &Path, fs_root: &Path) -> Self {
+    /// Looks for them by a `/proc` and the root of the file system in which cgroups are mounted.
+    #[must_use]
+    pub fn find(whose: Whose, proc: &Path, fs_root: &Path) -> Self {
         let own = read_text(&proc.join("self/cgroup")).unwrap_or_default();
         let mounts = read_text(&proc.join("self/mountinfo")).unwrap_or_default();
+        let way_up = |kind: &str, controller: Option<&str>, path: &str| -> Vec<PathBuf> {
+            let counts =
+                |dir: &PathBuf| whose == Whose::Process || dir.extension().is_none_or(|end| end != "service");
+            directories_up(&mounts, kind, controller, path, fs_root).into_iter().filter(counts).collect()
+        };
         let mut limits = Self::default();
         for line in own.lines() {
             // hierarchy-ID:controllers:path
@@ -38,16 +54,16 @@ impl Limits {
             };
             let has = |name| controllers.split(',').any(|controller| controller == name);
             if controllers.is_empty() {
-                for dir in way_up(&mounts, "cgroup2", None, path, fs_root) {
+                for dir in way_up("cgroup2", None, path) {
                     limits.add_quota(quota_v2(&dir));
                     limits.add_memory(&dir, "memory.max", "memory.current");
                 }
             } else if has("cpu") {
-                for dir in way_up(&mounts, "cgroup", Some("cpu"), path, fs_root) {
+                for dir in way_up("cgroup", Some("cpu"), path) {
                     limits.add_quota(quota_v1(&dir));
                 }
             } else if has("memory") {
-                for dir in way_up(&mounts, "cgroup", Some("memory"), path, fs_root) {
+                for dir in way_up("cgroup", Some("memory"), path) {
                     limits.add_memory(&dir, "memory.limit_in_bytes", "memory.usage_in_bytes");
                 }
             }
@@ -56,13 +72,15 @@ impl Limits {
     }
 
     /// How much of `cpus` CPUs may be used, in thousandths.
-    pub(super) fn cpus_milli(&self, cpus: usize) -> u32 {
+    #[must_use]
+    pub fn cpus_milli(&self, cpus: usize) -> u32 {
         let all = u32::try_from(cpus).unwrap_or(u32::MAX).saturating_mul(1000);
         self.quota_milli.map_or(all, |quota| quota.min(all))
     }
 
     /// The tightest memory limit, by what is left of it.
-    pub(super) fn memory(&self) -> Option<MemoryLimit> {
+    #[must_use]
+    pub fn memory(&self) -> Option<MemoryLimit> {
         let read = |(limit, used): &(PathBuf, PathBuf)| {
             let (limit, used) = (bytes(limit)?, bytes(used)?);
             Some(MemoryLimit { total_kib: limit / 1024, available_kib: limit.saturating_sub(used) / 1024 })
@@ -89,7 +107,13 @@ impl Limits {
 }
 
 /// The directories from a process's cgroup up to the highest one that can be seen, lowest first.
-fn way_up(mounts: &str, kind: &str, controller: Option<&str>, path: &str, fs_root: &Path) -> Vec<PathBuf> {
+fn directories_up(
+    mounts: &str,
+    kind: &str,
+    controller: Option<&str>,
+    path: &str,
+    fs_root: &Path,
+) -> Vec<PathBuf> {
     let Some((root, mount_point)) = mounts.lines().find_map(|line| cgroup_mount(line, kind, controller))
     else {
         return Vec::new();
@@ -104,9 +128,7 @@ fn way_up(mounts: &str, kind: &str, controller: Option<&str>, path: &str, fs_roo
     }
     let mut dirs = Vec::new();
     loop {
-        if !names.last().is_some_and(|name| name.ends_with(".service")) {
-            dirs.push(top.join(names.join("/")));
-        }
+        dirs.push(top.join(names.join("/")));
         if names.pop().is_none() {
             return dirs;
         }
@@ -144,6 +166,10 @@ fn milli(quota: u64, period: u64) -> Option<u32> {
     u32::try_from(quota.saturating_mul(1000).checked_div(period)?).ok().filter(|milli| *milli > 0)
 }
 
+fn read_text(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
 /// A number of bytes; none for `max`, and for version 1's huge number that means the same.
 fn bytes(file: &Path) -> Option<u64> {
     read_text(file)?.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
@@ -176,7 +202,7 @@ mod tests {
         }
 
         fn limits(&self) -> Limits {
-            Limits::find(&self.0.path().join("proc"), self.0.path())
+            Limits::find(Whose::Node, &self.0.path().join("proc"), self.0.path())
         }
     }
 
@@ -209,9 +235,12 @@ mod tests {
         let host = FakeHost::new("0::/system.slice/omd.service\n", V2);
         host.file("sys/fs/cgroup/system.slice/omd.service/cpu.max", "10000 100000\n");
         host.file("sys/fs/cgroup/system.slice/omd.service/memory.max", "16777216\n");
+        host.file("sys/fs/cgroup/system.slice/omd.service/memory.current", "4096\n");
         host.file("sys/fs/cgroup/system.slice/cpu.max", "200000 100000\n");
         assert_eq!(host.limits().cpus_milli(4), 2000);
         assert_eq!(host.limits().memory(), None);
+        let own = Limits::find(Whose::Process, &host.0.path().join("proc"), host.0.path());
+        assert_eq!(own.memory().map(|limit| limit.total_kib), Some(16 << 10));
     }
 
     #[test]
