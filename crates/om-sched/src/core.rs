@@ -38,8 +38,8 @@ use crate::guard::{self, Refusal};
 use crate::history::{Decision, History, Outcome};
 use crate::job::Snapshot;
 use crate::jobs::Jobs;
-use crate::node::Report;
-use crate::nodes::Nodes;
+use crate::node::{Node, Report};
+use crate::nodes::{Heard, Nodes, Reports};
 use crate::offer::{Offer, Promises, Question, Questions};
 use crate::policy::{Event, Policy, Proposal};
 use crate::price::{Price, PriceLine};
@@ -203,11 +203,22 @@ impl Core {
     /// A scheduler that knows nothing yet. All its chance comes from `random`.
     #[must_use]
     pub fn new(settings: Settings, policy: Box<dyn Policy>, random: Random) -> Self {
+        Self::with_reports(settings, policy, random, Box::new(Heard::default()))
+    }
+
+    /// The same; what nodes report is looked up in `reports`.
+    #[must_use]
+    pub fn with_reports(
+        settings: Settings,
+        policy: Box<dyn Policy>,
+        random: Random,
+        reports: Box<dyn Reports>,
+    ) -> Self {
         Self {
             policy,
             random,
             here: None,
-            nodes: Nodes::default(),
+            nodes: Nodes::new(reports),
             jobs: Jobs::default(),
             questions: Questions::default(),
             promises: Promises::default(),
@@ -308,21 +319,24 @@ impl Core {
     }
 
     fn hear(&mut self, now: Time, report: &Report<'_>) {
-        let node = self.nodes.get_or_insert(now, report.address);
         // Whoever has the key cannot be talked over by somebody without.
-        if self.settings.has_key && node.authenticated && !report.authenticated && !node.is_stale(now) {
+        let is_spoken_for = |node: Node<'_>| node.authenticated && !node.is_stale(now);
+        if self.settings.has_key
+            && !report.authenticated
+            && self.nodes.get(report.address).is_some_and(is_spoken_for)
+        {
             return;
         }
-        node.hear(now, report);
+        self.nodes.hear(now, report);
         if self.here == Some(report.address)
-            && let Some(runnable) = node.own_view
+            && let Some(runnable) = self.nodes.get(report.address).and_then(|node| node.own_view)
         {
             self.jobs.hear_own_load(runnable);
         }
     }
 
     fn forget_node(&mut self, now: Time, address: IpAddr) {
-        self.nodes.remove(&address);
+        self.nodes.forget(address);
         self.rests.remove(&address);
         if let Some(question) = self.questions.close(address) {
             self.outcome(now, question.decision, Outcome::Unanswered);
@@ -335,7 +349,7 @@ impl Core {
         }
         if self.forgot.is_none_or(|forgot| now.saturating_sub(forgot) >= FORGET_EVERY) {
             self.forgot = Some(now);
-            self.nodes.retain(|node| !node.is_gone(now));
+            self.nodes.forget_gone(now);
         }
         self.rests.retain(|_, rest| now < rest.until + LONGEST_REST);
         self.watch_moved(now);
@@ -353,7 +367,7 @@ impl Core {
             Offer::Answer(answer) => self.handle_answer(now, from, &answer),
             Offer::Invite(invite) => {
                 if let (Some(node), Some(figures)) =
-                    (self.nodes.get_mut(&from), Figures::from_answer(&invite.figures))
+                    (self.nodes.known_mut(from), Figures::from_answer(&invite.figures))
                 {
                     node.hear_figures(now, figures);
                     self.note_speaker(now, from);
@@ -368,7 +382,7 @@ impl Core {
             self.hear_start_answer(now, from, answer);
             return;
         };
-        if let (Some(node), Some(figures)) = (self.nodes.get_mut(&from), Figures::from_answer(answer)) {
+        if let (Some(node), Some(figures)) = (self.nodes.known_mut(from), Figures::from_answer(answer)) {
             node.forget_inbound(question.proposal.pid);
             node.hear_figures(now, figures);
             self.note_speaker(now, from);
@@ -426,9 +440,9 @@ impl Core {
         })?;
         let target = view.targets.iter().find(|target| target.address == to).ok_or_else(|| {
             let own = self.own(now).map_err(|refusal| refusal.to_string());
-            match (own, self.nodes.get(&to)) {
+            match (own, self.nodes.get(to)) {
                 (Ok(own), Some(node)) => {
-                    guard::check_node(now, own, node).err().unwrap_or(Refusal::Untold).to_string()
+                    guard::check_node(now, &own, &node).err().unwrap_or(Refusal::Untold).to_string()
                 }
                 (Err(refusal), _) => refusal,
                 (_, None) => "it is not heard any more".to_owned(),
@@ -445,7 +459,7 @@ impl Core {
                 if let Some(downtime) = downtime {
                     self.price.learn(ended.rss_bytes, downtime);
                 }
-                if let Some(node) = self.nodes.get_mut(&ended.to) {
+                if let Some(node) = self.nodes.known_mut(ended.to) {
                     node.arrived(now, pid);
                 }
                 if let Some(tracked) = self.jobs.tracked_mut(pid) {
@@ -541,7 +555,7 @@ impl Core {
         let to = proposal.to;
         let decision =
             self.record(now, job.pid, to, proposal.reason.clone(), proposal.weighing, Outcome::Asked);
-        if let Some(node) = self.nodes.get_mut(&to) {
+        if let Some(node) = self.nodes.known_mut(to) {
             node.expect(now, job.pid, job.tasks);
         }
         self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask.clone()) });
@@ -553,7 +567,7 @@ impl Core {
         let Some(job) = self.jobs.get(pid) else { return };
         let (rss_bytes, home) = (job.rss_bytes, job.home == to || (job.is_own && self.here == Some(to)));
         let tasks = self.jobs.tasks(pid);
-        if let Some(node) = self.nodes.get_mut(&to) {
+        if let Some(node) = self.nodes.known_mut(to) {
             node.expect(now, pid, tasks);
         }
         let share = self.jobs.share(pid);
@@ -587,7 +601,7 @@ impl Core {
     }
 
     fn forget_inbound(&mut self, to: IpAddr, pid: u32) {
-        if let Some(node) = self.nodes.get_mut(&to) {
+        if let Some(node) = self.nodes.known_mut(to) {
             node.forget_inbound(pid);
         }
     }

@@ -156,10 +156,10 @@ pub fn check_job(
 }
 
 /// What the guard compares a node with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Own<'a> {
     /// This node.
-    pub node: &'a Node,
+    pub node: Node<'a>,
     /// Whether this node has a cluster key.
     pub has_key: bool,
 }
@@ -168,7 +168,7 @@ pub struct Own<'a> {
 ///
 /// # Errors
 /// The first thing that speaks against it.
-pub fn check_node(now: Time, own: Own<'_>, node: &Node) -> Result<(), Refusal> {
+pub fn check_node(now: Time, own: &Own<'_>, node: &Node<'_>) -> Result<(), Refusal> {
     if node.address == own.node.address {
         return Err(Refusal::SameNode);
     }

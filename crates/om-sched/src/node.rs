@@ -1,10 +1,12 @@
 //! What is known of one node, and how far it can be relied on.
 //!
-//! A report is old when it arrives and says only the sum of a node's load. Three things are known better and are
-//! kept beside it: fresh figures from an answer or invitation, the share that cannot move (from the last answer),
-//! and the jobs that this node is sending there right now.
+//! A report is old when it arrives and says only the sum of a node's load ([`Told`]). Three things are known better and
+//! are kept beside it ([`Known`]): fresh figures from an answer or invitation, the share that cannot move (from the last
+//! answer), and the jobs that this node is sending there right now. A [`Node`] is both together, at one moment.
 
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
 use std::time::Duration;
 
 use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
@@ -64,13 +66,11 @@ struct Inbound {
     arrived: Option<Time>,
 }
 
-/// What is known of a node.
+/// What a node has told of itself, its last report counting.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct Told {
     /// The address that names it.
     pub address: IpAddr,
-    /// When it was last heard.
-    pub heard: Time,
     /// Time between its reports.
     pub period: Duration,
     /// Whether its last report was authenticated.
@@ -91,18 +91,14 @@ pub struct Node {
     pub memory_available_bytes: Option<u64>,
     /// What its migration daemon says; `None`: it is a monitoring node.
     pub migration: Option<Migration>,
-    fresh: Option<(Time, Figures)>,
-    background: Option<(Time, f64)>,
-    inbound: Vec<Inbound>,
 }
 
-impl Node {
+impl Told {
     /// A node of which nothing but the address is known.
     #[must_use]
-    pub fn new(address: IpAddr, now: Time) -> Self {
+    pub fn new(address: IpAddr) -> Self {
         Self {
             address,
-            heard: now,
             period: Duration::from_secs(1),
             authenticated: false,
             arch: String::new(),
@@ -113,16 +109,12 @@ impl Node {
             memory_total_bytes: None,
             memory_available_bytes: None,
             migration: None,
-            fresh: None,
-            background: None,
-            inbound: Vec::new(),
         }
     }
 
     /// Takes in a report. What it did not bring is unknown from now on, the machine's facts excepted: those come
     /// only now and then.
-    pub fn hear(&mut self, now: Time, report: &Report<'_>) {
-        self.heard = now;
+    pub fn hear(&mut self, report: &Report<'_>) {
         self.period = report.period;
         self.authenticated = report.authenticated;
         if let Some(machine) = report.machine {
@@ -147,10 +139,35 @@ impl Node {
             (one, other) => one.or(other),
         };
         self.migration = report.migration.cloned();
-        self.inbound
-            .retain(|job| job.arrived.is_none_or(|arrived| now < arrived + self.period * STALE_PERIODS));
     }
+}
 
+/// What a node has told, and when it was last heard.
+#[derive(Clone, Debug)]
+pub struct Reported {
+    /// When it was last heard.
+    pub heard: Time,
+    /// What it told.
+    pub told: Rc<Told>,
+}
+
+impl Reported {
+    /// Whether the node has been silent for so long that it is no node any more.
+    #[must_use]
+    pub fn is_gone(&self, now: Time) -> bool {
+        now.saturating_sub(self.heard) > self.told.period * FORGET_PERIODS
+    }
+}
+
+/// What this node knows of another one beside its reports.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    fresh: Option<(Time, Figures)>,
+    background: Option<(Time, f64)>,
+    inbound: Vec<Inbound>,
+}
+
+impl Known {
     /// Takes in figures that the node's scheduler gave just now.
     pub fn hear_figures(&mut self, now: Time, figures: Figures) {
         self.fresh = Some((now, figures));
@@ -175,6 +192,38 @@ impl Node {
         self.inbound.retain(|job| job.pid != pid);
     }
 
+    /// Forgets what counts no more for a node with this period. Whether anything is left.
+    pub fn tidy(&mut self, now: Time, period: Duration) -> bool {
+        self.inbound.retain(|job| job.arrived.is_none_or(|arrived| now < arrived + period * STALE_PERIODS));
+        let split_lasts = self.background.is_some_and(|(at, _)| now.saturating_sub(at) <= SPLIT_LASTS);
+        split_lasts || !self.inbound.is_empty()
+    }
+}
+
+/// A node at one moment: what it told, and what is known beside.
+#[derive(Clone, Debug)]
+pub struct Node<'a> {
+    /// When it was last heard.
+    pub heard: Time,
+    told: Rc<Told>,
+    known: Option<&'a Known>,
+}
+
+impl Deref for Node<'_> {
+    type Target = Told;
+
+    fn deref(&self) -> &Told {
+        &self.told
+    }
+}
+
+impl<'a> Node<'a> {
+    /// Puts together what is known.
+    #[must_use]
+    pub fn new(reported: Reported, known: Option<&'a Known>) -> Self {
+        Self { heard: reported.heard, told: reported.told, known }
+    }
+
     /// Wall time since the node was heard.
     #[must_use]
     pub fn unheard(&self, now: Time) -> Duration {
@@ -187,30 +236,24 @@ impl Node {
         self.unheard(now) > self.period * STALE_PERIODS
     }
 
-    /// Whether it has been silent for so long that it is no node any more.
-    #[must_use]
-    pub fn is_gone(&self, now: Time) -> bool {
-        self.unheard(now) > self.period * FORGET_PERIODS
-    }
-
     /// Whether its scheduler gave figures itself a moment ago.
     #[must_use]
     pub fn spoke_up(&self, now: Time) -> bool {
-        self.fresh.is_some_and(|(at, _)| now.saturating_sub(at) <= self.period * FRESH_PERIODS)
+        self.fresh(now).is_some()
     }
 
     /// The best figures there are for this node; `None` if it told too little.
     #[must_use]
     pub fn figures(&self, now: Time) -> Option<Figures> {
         let (cpus, speed) = self.capacity?;
-        if let Some((at, fresh)) = self.fresh.filter(|_| self.spoke_up(now)) {
+        let inbound = || self.known.iter().flat_map(|known| &known.inbound);
+        if let Some((at, fresh)) = self.fresh(now) {
             // The answer counts what was promised before it, not the job that it answers for.
-            let later =
-                self.inbound.iter().filter(|job| job.accepted >= at).map(|job| job.tasks).sum::<f64>();
+            let later = inbound().filter(|job| job.accepted >= at).map(|job| job.tasks).sum::<f64>();
             return Some(Figures { movable: fresh.movable + later, cpus, speed, ..fresh });
         }
         let total = self.exported?;
-        let background = match self.background {
+        let background = match self.known.and_then(|known| known.background) {
             Some((at, background)) if now.saturating_sub(at) <= SPLIT_LASTS => background.min(total),
             // Nothing known of the split: no more can move than there are jobs.
             _ => {
@@ -218,13 +261,16 @@ impl Node {
                 (total - f64::from(jobs)).max(0.0)
             }
         };
-        let unseen = self
-            .inbound
-            .iter()
+        let unseen = inbound()
             .filter(|job| job.arrived.is_none_or(|arrived| self.heard <= arrived))
             .map(|job| job.tasks)
             .sum::<f64>();
         Some(Figures { movable: total - background + unseen, background, cpus, speed })
+    }
+
+    fn fresh(&self, now: Time) -> Option<(Time, Figures)> {
+        let outranks = |at: Time| now.saturating_sub(at) <= self.period * FRESH_PERIODS;
+        self.known?.fresh.filter(|(at, _)| outranks(*at))
     }
 }
 
@@ -240,8 +286,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn node(exported: f64) -> Node {
-        Node {
+    fn node(heard: Time, exported: f64, known: &Known) -> Node<'_> {
+        let told = Told {
             capacity: Some((1.0, 1.0)),
             exported: Some(exported),
             migration: Some(Migration {
@@ -253,46 +299,60 @@ mod tests {
                 expel: false,
                 bring: false,
             }),
-            ..Node::new(IpAddr::from([10, 77, 0, 2]), at(0))
-        }
+            ..Told::new(IpAddr::from([10, 77, 0, 2]))
+        };
+        Node::new(Reported { heard, told: Rc::new(told) }, Some(known))
     }
 
     #[test]
     fn a_node_is_stale_after_three_periods_and_gone_after_ten() {
-        let node = node(0.0);
+        let known = Known::default();
+        let node = node(at(0), 0.0, &known);
         assert!(!node.is_stale(at(3000)) && node.is_stale(at(3001)));
-        assert!(!node.is_gone(at(10_000)) && node.is_gone(at(10_001)));
+        let reported = Reported { heard: node.heard, told: node.told };
+        assert!(!reported.is_gone(at(10_000)) && reported.is_gone(at(10_001)));
     }
 
     #[test]
     fn no_more_is_movable_than_there_are_jobs() {
-        let figures = node(5.0).figures(at(0)).unwrap();
+        let figures = node(at(0), 5.0, &Known::default()).figures(at(0)).unwrap();
         assert_eq!((figures.movable, figures.background), (2.0, 3.0));
     }
 
     #[test]
     fn a_job_on_its_way_counts_until_a_report_can_have_seen_it() {
-        let mut node = node(0.0);
-        node.expect(at(100), 7, 1.0);
-        assert_eq!(node.figures(at(200)).unwrap().movable, 1.0);
-        node.arrived(at(500), 7);
-        assert_eq!(node.figures(at(600)).unwrap().movable, 1.0);
-        node.heard = at(1000);
-        node.exported = Some(1.0);
-        assert_eq!(node.figures(at(1000)).unwrap().movable, 1.0);
-        node.expect(at(1100), 8, 1.0);
-        node.forget_inbound(8);
-        assert_eq!(node.figures(at(1100)).unwrap().movable, 1.0);
+        let mut known = Known::default();
+        known.expect(at(100), 7, 1.0);
+        assert_eq!(node(at(0), 0.0, &known).figures(at(200)).unwrap().movable, 1.0);
+        known.arrived(at(500), 7);
+        assert_eq!(node(at(0), 0.0, &known).figures(at(600)).unwrap().movable, 1.0);
+        assert_eq!(node(at(1000), 1.0, &known).figures(at(1000)).unwrap().movable, 1.0);
+        known.expect(at(1100), 8, 1.0);
+        known.forget_inbound(8);
+        assert_eq!(node(at(1000), 1.0, &known).figures(at(1100)).unwrap().movable, 1.0);
     }
 
     #[test]
     fn fresh_figures_outrank_a_report_for_two_periods() {
-        let mut node = node(4.0);
+        let mut known = Known::default();
         let fresh = Figures { movable: 0.0, background: 1.0, cpus: 1.0, speed: 1.0 };
-        node.hear_figures(at(0), fresh);
-        node.expect(at(0), 7, 1.0);
+        known.hear_figures(at(0), fresh);
+        known.expect(at(0), 7, 1.0);
+        let node = node(at(0), 4.0, &known);
         assert_eq!(node.figures(at(2000)).unwrap(), Figures { movable: 1.0, ..fresh });
         let later = node.figures(at(2001)).unwrap();
         assert_eq!((later.movable, later.background), (4.0, 1.0));
+    }
+
+    #[test]
+    fn what_is_known_beside_reports_is_forgotten_when_it_counts_no_more() {
+        let mut known = Known::default();
+        let period = Duration::from_secs(1);
+        known.expect(at(0), 7, 1.0);
+        assert!(known.tidy(at(60_000), period));
+        known.arrived(at(60_000), 7);
+        assert!(known.tidy(at(62_999), period) && !known.tidy(at(63_000), period));
+        known.hear_figures(at(70_000), Figures { movable: 0.0, background: 1.0, cpus: 1.0, speed: 1.0 });
+        assert!(known.tidy(at(100_000), period) && !known.tidy(at(100_001), period));
     }
 }

@@ -62,9 +62,9 @@ impl Core {
         if self.settings.dry_run {
             return Err(Refusal::DryRun.to_string());
         }
-        match self.nodes.get(&from) {
+        match self.nodes.get(from) {
             None => return Err("it does not hear the asking node's omd".to_owned()),
-            Some(asker) => guard::check_node(now, own, asker).map_err(|refusal| refusal.to_string())?,
+            Some(asker) => guard::check_node(now, &own, &asker).map_err(|refusal| refusal.to_string())?,
         }
         if !guard::same_features(own.node.cpu_features, ask.cpu_features) {
             return Err(Refusal::OtherCpuFeatures.to_string());
@@ -103,9 +103,9 @@ impl Core {
         let except = Some((from, nonce));
         let figures = self.own(now).ok().and_then(|own| {
             if start {
-                self.figures_for_start(own.node, except)
+                self.figures_for_start(&own.node, except)
             } else {
-                self.own_figures(own.node, |pid| self.moves.contains_key(&pid), except)
+                self.own_figures(&own.node, |pid| self.moves.contains_key(&pid), except)
             }
         });
         let kept = verdict.as_ref().ok().copied().unwrap_or_default();
@@ -134,7 +134,7 @@ impl Core {
             return;
         }
         let admin = self.jobs.admin();
-        let count = self.nodes.len();
+        let count = self.nodes.count();
         let looks: Vec<usize> = if count <= INVITE_LOOKS {
             (0..count).collect()
         } else {
@@ -142,13 +142,13 @@ impl Core {
         };
         let Ok(own) = self.own(now) else { return };
         let Some(migration) = &own.node.migration else { return };
-        let Some(figures) = self.own_figures(own.node, |pid| self.moves.contains_key(&pid), None) else {
+        let Some(figures) = self.own_figures(&own.node, |pid| self.moves.contains_key(&pid), None) else {
             return;
         };
         let takes_none = admin.block
             || admin.expel
             || self.jobs.guests() >= migration.guest_limit
-            || self.memory_short_bytes(own.node) > 0
+            || self.memory_short_bytes(&own.node) > 0
             || self.is_in_the_owners_way(now, 1.0, None);
         if takes_none || figures.load() + OVERLOAD_TASKS > figures.cpus {
             return;
@@ -156,7 +156,7 @@ impl Core {
         let mut loaded: Vec<(f64, IpAddr)> = looks
             .into_iter()
             .filter_map(|index| self.nodes.at(index))
-            .filter(|node| guard::check_node(now, own, node).is_ok())
+            .filter(|node| guard::check_node(now, &own, node).is_ok())
             .filter_map(|node| {
                 let there = node.figures(now)?;
                 (there.load() >= there.cpus + OVERLOAD_TASKS && there.load() > 1.0)

@@ -70,16 +70,17 @@ impl Core {
     pub fn explain_nodes(&self, now: Time) -> Vec<NodeSays> {
         let own = self.own(now);
         self.nodes
-            .values()
+            .iter()
             .map(|node| {
-                let checked = own.clone().and_then(|own| guard::check_node(now, own, node));
+                let checked =
+                    own.as_ref().map_err(Clone::clone).and_then(|own| guard::check_node(now, own, &node));
                 let checked = checked.and_then(|()| self.is_free(now, node.address));
                 NodeSays {
                     address: node.address,
                     heard_ms_ago: guard::millis(node.unheard(now)),
                     figures: match own.as_ref() {
                         Ok(own) if own.node.address == node.address => {
-                            self.own_figures(node, |pid| self.moves.contains_key(&pid), None)
+                            self.own_figures(&node, |pid| self.moves.contains_key(&pid), None)
                         }
                         _ => node.figures(now),
                     },
@@ -119,11 +120,11 @@ impl Core {
         let Ok(own) = self.own(now) else { return Vec::new() };
         let mut candidates: Vec<CandidateSays> = self
             .nodes
-            .values()
+            .iter()
             .filter(|node| node.address != view.here.address)
             .map(|node| {
-                let target = target_view(now, node);
-                let checked = guard::check_node(now, own, node)
+                let target = target_view(now, &node);
+                let checked = guard::check_node(now, &own, &node)
                     .and_then(|()| self.is_free(now, node.address))
                     .and_then(|()| target.as_ref().map_or(Ok(()), |target| view.allows(job, target)));
                 CandidateSays {

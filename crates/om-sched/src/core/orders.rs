@@ -44,8 +44,8 @@ impl Core {
         for job in self.jobs.iter().filter(|job| self.may_be_ordered(now, job)) {
             match job.place {
                 Place::Here if admin.expel && !job.is_own => {
-                    let home = self.nodes.get(&job.home);
-                    if home.is_some_and(|home| guard::check_node(now, own, home).is_ok()) {
+                    let home = self.nodes.get(job.home);
+                    if home.is_some_and(|home| guard::check_node(now, &own, &home).is_ok()) {
                         orders.push((job.pid, job.home, "this node sends its guests home (expel)"));
                     }
                 }
@@ -135,8 +135,8 @@ impl Core {
         // Home, if there is no better place, takes back its own.
         let to = target.map(|target| target.address).or_else(|| {
             let own = self.own(now).ok()?;
-            let home = self.nodes.get(&job.home).filter(|home| guard::check_node(now, own, home).is_ok())?;
-            target_view(now, home).map(|home| home.address)
+            let home = self.nodes.get(job.home).filter(|home| guard::check_node(now, &own, &home).is_ok())?;
+            target_view(now, &home).map(|home| home.address)
         });
         let Some(to) = to else { return false };
         if self.settings.dry_run {

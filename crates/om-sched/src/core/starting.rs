@@ -100,7 +100,7 @@ impl Core {
             })
             .collect();
         let there: Vec<Figures> = yes.iter().map(|(_, figures)| *figures).collect();
-        let here = self.own(now).ok().and_then(|own| self.figures_for_start(own.node, None));
+        let here = self.own(now).ok().and_then(|own| self.figures_for_start(&own.node, None));
         let chosen = match here {
             Some(here) if self.is_wanted_here(start) => self.policy.start(&here, &there, start.tasks),
             _ => least_burdened(&there, start.tasks),
@@ -130,7 +130,7 @@ impl Core {
 
     /// Nodes to look at, in random order: those that the user has named, or some of all.
     fn nodes_to_look_at(&mut self, among: usize, bounds: &Bounds) -> Vec<IpAddr> {
-        let count = self.nodes.len();
+        let count = self.nodes.count();
         if !bounds.on.is_empty() {
             let mut named = bounds.on.clone();
             self.random.shuffle(&mut named);
@@ -160,14 +160,14 @@ impl Core {
         }
         let looks = self.nodes_to_look_at(among, &start.bounds);
         let Ok(own) = self.own(now) else { return Vec::new() };
-        let Some(here) = self.figures_for_start(own.node, None) else { return Vec::new() };
+        let Some(here) = self.figures_for_start(&own.node, None) else { return Vec::new() };
         let does_well_here = here.load() + start.tasks <= here.cpus && self.is_wanted_here(start);
         let mut to = Vec::new();
         for address in looks {
             if to.len() == among {
                 break;
             }
-            let Some(node) = self.nodes.get(&address) else { continue };
+            let Some(node) = self.nodes.get(address) else { continue };
             let Some(figures) = node.figures(now) else { continue };
             let is_open = node.migration.as_ref().is_some_and(|it| !it.block && !it.expel);
             if is_open
@@ -175,7 +175,7 @@ impl Core {
                 && start.bounds.wants(address, own.node.address).is_ok()
                 && !to.contains(&node.address)
                 && start.asked.iter().all(|asked| asked.to != node.address)
-                && guard::check_node(now, own, node).is_ok()
+                && guard::check_node(now, &own, &node).is_ok()
                 && self.is_free_to_start(now, node.address).is_ok()
             {
                 to.push(node.address);

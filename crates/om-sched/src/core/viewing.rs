@@ -29,12 +29,12 @@ impl Core {
         let own = self.own(now)?;
         let wanted = |pid: u32| only.is_none_or(|(job, _)| job == pid);
         let leaves = |pid: u32| self.is_under_way(pid) && only.is_none_or(|(job, _)| job != pid);
-        let figures = self.own_figures(own.node, leaves, None).ok_or(Refusal::HereUnknown)?;
+        let figures = self.own_figures(&own.node, leaves, None).ok_or(Refusal::HereUnknown)?;
         let here = Here {
             address: own.node.address,
             figures,
             memory_available_bytes: own.node.memory_available_bytes,
-            memory_short_bytes: self.memory_short_bytes(own.node),
+            memory_short_bytes: self.memory_short_bytes(&own.node),
             memory_reserve: self.settings.memory_reserve,
             memory_factor: self.settings.memory_factor,
         };
@@ -49,17 +49,17 @@ impl Core {
             // With nothing to move no node is worth a look.
             return Ok(View { here, jobs, targets: Vec::new(), free_slots: self.free_slots() });
         }
-        let fit = |node: &&Node| {
+        let fit = |node: &Node<'_>| {
             let is_free = only.is_some() || self.is_free(now, node.address).is_ok();
-            is_free && guard::check_node(now, own, node).is_ok()
+            is_free && guard::check_node(now, &own, node).is_ok()
         };
         let one = only.map(|(_, address)| [address]);
         let targets = match one.as_ref().map(|one| &one[..]).or(among) {
             Some(among) => {
-                let nodes = among.iter().filter_map(|address| self.nodes.get(address));
-                nodes.filter(fit).filter_map(|node| target_view(now, node)).collect()
+                let nodes = among.iter().filter_map(|address| self.nodes.get(*address));
+                nodes.filter(fit).filter_map(|node| target_view(now, &node)).collect()
             }
-            None => self.nodes.values().filter(fit).filter_map(|node| target_view(now, node)).collect(),
+            None => self.nodes.iter().filter(fit).filter_map(|node| target_view(now, &node)).collect(),
         };
         Ok(View { here, jobs, targets, free_slots: self.free_slots() })
     }
@@ -67,7 +67,7 @@ impl Core {
     /// The nodes that the policy gets to see in a cluster that is too large to be looked at as a whole: some at
     /// random, those that have spoken up themselves, and the homes of guests. `None`: all.
     pub(super) fn sample(&mut self, now: Time) -> Option<Vec<IpAddr>> {
-        let count = self.nodes.len();
+        let count = self.nodes.count();
         let wanted = self.policy.wants(count);
         if wanted >= count {
             return None;
@@ -112,7 +112,7 @@ impl Core {
         if !self.settings.has_key && !self.settings.allow_without_key {
             return Err(Refusal::NoKey);
         }
-        let node = self.here.and_then(|here| self.nodes.get(&here)).ok_or(Refusal::HereUnknown)?;
+        let node = self.here.and_then(|here| self.nodes.get(here)).ok_or(Refusal::HereUnknown)?;
         if node.is_stale(now) {
             return Err(Refusal::HereUnknown);
         }
@@ -153,7 +153,7 @@ impl Core {
     /// L, b, c and s of this node: without the jobs that leave, and without the promise `except`.
     pub(super) fn own_figures(
         &self,
-        own: &Node,
+        own: &Node<'_>,
         leaves: impl Fn(u32) -> bool,
         except: Option<(IpAddr, u64)>,
     ) -> Option<Figures> {
@@ -163,13 +163,13 @@ impl Core {
     }
 
     /// The same as a new job would find it: with the youngest jobs, and with those about to start.
-    pub(super) fn figures_for_start(&self, own: &Node, except: Option<(IpAddr, u64)>) -> Option<Figures> {
+    pub(super) fn figures_for_start(&self, own: &Node<'_>, except: Option<(IpAddr, u64)>) -> Option<Figures> {
         let figures = self.own_figures(own, |pid| self.moves.contains_key(&pid), except)?;
         let present = self.jobs.present_tasks(|pid| self.moves.contains_key(&pid));
         Some(Figures { movable: present + self.promises.tasks(except), ..figures })
     }
 
-    pub(super) fn memory_short_bytes(&self, own: &Node) -> u64 {
+    pub(super) fn memory_short_bytes(&self, own: &Node<'_>) -> u64 {
         let (Some(total), Some(available)) = (own.memory_total_bytes, own.memory_available_bytes) else {
             return 0;
         };
@@ -183,7 +183,7 @@ impl Core {
     }
 }
 
-pub(super) fn target_view(now: Time, node: &Node) -> Option<Target> {
+pub(super) fn target_view(now: Time, node: &Node<'_>) -> Option<Target> {
     let migration = node.migration.as_ref()?;
     Some(Target {
         address: node.address,
