@@ -16,7 +16,7 @@ use crate::guard::{self, Refusal};
 pub struct Here {
     /// The address that names it.
     pub address: IpAddr,
-    /// Its figures; what is promised is in, what is leaving is out.
+    /// Its figures; what is promised is not in yet, what is leaving is out.
     pub figures: Figures,
     /// Memory that can be had; `None` if unknown.
     pub memory_available_bytes: Option<u64>,

@@ -29,7 +29,8 @@ impl Core {
         let own = self.own(now)?;
         let wanted = |pid: u32| only.is_none_or(|(job, _)| job == pid);
         let leaves = |pid: u32| self.is_under_way(pid) && only.is_none_or(|(job, _)| job != pid);
-        let figures = self.own_figures(&own.node, leaves, None).ok_or(Refusal::HereUnknown)?;
+        // Who is promised a place may not come after all; nobody is sent away for that.
+        let figures = self.present_figures(&own.node, leaves).ok_or(Refusal::HereUnknown)?;
         let here = Here {
             address: own.node.address,
             figures,
@@ -150,16 +151,22 @@ impl Core {
         }
     }
 
-    /// L, b, c and s of this node: without the jobs that leave, and without the promise `except`.
+    /// L, b, c and s of this node as it is, without the jobs that leave.
+    fn present_figures(&self, own: &Node<'_>, leaves: impl Fn(u32) -> bool) -> Option<Figures> {
+        let (cpus, speed) = own.capacity?;
+        let movable = self.jobs.movable_tasks(leaves);
+        Some(Figures { movable, background: self.jobs.background(), cpus, speed })
+    }
+
+    /// The same with what is promised; without the promise `except`.
     pub(super) fn own_figures(
         &self,
         own: &Node<'_>,
         leaves: impl Fn(u32) -> bool,
         except: Option<(IpAddr, u64)>,
     ) -> Option<Figures> {
-        let (cpus, speed) = own.capacity?;
-        let movable = self.jobs.movable_tasks(leaves) + self.promises.tasks(except);
-        Some(Figures { movable, background: self.jobs.background(), cpus, speed })
+        let figures = self.present_figures(own, leaves)?;
+        Some(Figures { movable: figures.movable + self.promises.tasks(except), ..figures })
     }
 
     /// The same as a new job would find it: with the youngest jobs, and with those about to start.
