@@ -13,7 +13,8 @@
 //! same inputs give the same outputs. After each `handle*` the caller takes all outputs, then sleeps until the time
 //! that [`Core::poll_timeout`] names. Times are durations since any moment that the caller likes.
 //!
-//! A round of decisions follows each reading of the om files, each end of a question or move, and each invitation.
+//! A round of decisions follows each reading of the om files (but not more often than every 100 ms), each end of a question
+//! or move, and each invitation.
 //! What is under way counts as done: a job that is being asked about is no load here any more and is load there.
 
 mod aftermath;
@@ -62,6 +63,8 @@ const REST_AFTER_FAILURE: Duration = Duration::from_secs(5);
 const SPEAKERS: usize = 16;
 /// How often nodes that have gone are looked for.
 const FORGET_EVERY: Duration = Duration::from_secs(1);
+/// While other nodes ask, the om files are read far more often than there is anything new to decide.
+const DECIDE_EVERY: Duration = Duration::from_millis(100);
 /// In a dry run the same decision is told again only after this long.
 const TELL_AGAIN: Duration = Duration::from_secs(30);
 
@@ -193,6 +196,8 @@ pub struct Core {
     invited: Option<Time>,
     starts: Starts,
     forgot: Option<Time>,
+    /// When a reading last brought about a round.
+    decided: Option<Time>,
     /// Who gave figures last, and when.
     speakers: VecDeque<(Time, IpAddr)>,
     /// The load of this node's own user, if it was seen.
@@ -231,6 +236,7 @@ impl Core {
             invited: None,
             starts: Starts::default(),
             forgot: None,
+            decided: None,
             speakers: VecDeque::new(),
             owner: None,
             settings,
@@ -351,6 +357,10 @@ impl Core {
             self.forgot = Some(now);
             self.nodes.forget_gone(now);
         }
+        if self.decided.is_some_and(|decided| now.saturating_sub(decided) < DECIDE_EVERY) {
+            return;
+        }
+        self.decided = Some(now);
         self.rests.retain(|_, rest| now < rest.until + LONGEST_REST);
         self.watch_moved(now);
         self.follow_orders(now);

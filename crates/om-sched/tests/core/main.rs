@@ -168,7 +168,7 @@ fn switches_keep_own_jobs_here_but_not_guests() {
         Told::new(2, 0).tell(&mut core, at(10));
         core.handle(at(20), Input::Snapshot(Snapshot { jobs: vec![job(7), job(8), job(9)], admin }));
         assert_eq!(asked(&mut core), None);
-        core.handle(at(30), Input::Snapshot(Snapshot { jobs: vec![job(7), guest(8), job(9)], admin }));
+        core.handle(at(130), Input::Snapshot(Snapshot { jobs: vec![job(7), guest(8), job(9)], admin }));
         assert_eq!(asked(&mut core).map(|(to, _)| to), Some(node(2)));
     }
 }
