@@ -159,6 +159,20 @@ fn what_happens_between_question_and_answer_counts() {
 }
 
 #[test]
+fn a_job_that_is_only_promised_a_place_drives_nobody_away() {
+    let mut core = core();
+    Told::new(2, 0).tell(&mut core, at(10));
+    Told::new(3, 0).tell(&mut core, at(10));
+    core.handle(at(20), jobs(vec![job(7)]));
+    assert!(answer_to(&mut core, at(30), Ask { runnable_milli: 2000, ..ask(1) }).accepted);
+    core.handle(at(200), jobs(vec![job(7)]));
+    assert_eq!(asked(&mut core), None);
+    // Once they are here it is another matter.
+    core.handle(at(400), jobs(vec![job(7), job(8), job(9)]));
+    assert!(asked(&mut core).is_some());
+}
+
+#[test]
 fn switches_keep_own_jobs_here_but_not_guests() {
     for (stay, bring) in [(true, false), (false, true)] {
         let guest =
