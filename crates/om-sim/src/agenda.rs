@@ -18,7 +18,9 @@ pub enum Event {
         /// The node.
         node: u32,
     },
-    /// A job on this node may be done.
+    /// A job has waited long enough.
+    Wake(u32),
+    /// A job on this node may be done, or about to wait.
     Done {
         /// The node.
         node: u32,
@@ -29,6 +31,8 @@ pub enum Event {
     Read(u32),
     /// The node broadcasts its report.
     Report(u32),
+    /// The oldest report that is on its way arrives.
+    Heard,
     /// A datagram arrives.
     Deliver(usize),
     /// The core on this node wanted to be called.
@@ -51,12 +55,16 @@ pub enum Event {
         /// For how long it stood still.
         frozen: Nanos,
     },
-    /// The clairvoyant looks at the cluster.
+    /// Who sees everything looks at the cluster.
     Look,
     /// A node dies.
     Fail,
     /// A dead node is back.
     Repair(u32),
+    /// A node takes no guests from now on.
+    Block,
+    /// This node takes guests again.
+    Unblock(u32),
 }
 
 /// The list.

@@ -1,29 +1,26 @@
 //! What the schedulers are told and what they want: the simulated counterpart of om-sched's run loop.
 //!
-//! It reads the om files as often as the daemon does, also before a question is answered if the last reading is old,
-//! and hands over reports before anything else. What a core wants moved is checked against what the cluster really is
-//! like before it is done: whatever the policy, no job is in two moves, no target is stale, all limits hold.
+//! It reads the om files as often as the daemon does, also before a question is answered if the last reading is old.
+//! What a core wants moved is judged by `audit` before it is done.
 
 use std::time::Duration;
 
 use om_proto::omfs::Bounds;
 use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
-use om_proto::table::STALE_PERIODS;
 use om_sched::core::{Core, Input, MoveEnd, Output};
 use om_sched::figures::to_milli;
 use om_sched::job::{Admin, LocalJob, Place, Snapshot};
 use om_sched::random::Random;
 
 use crate::agenda::Event;
+use crate::audit::GUEST_LIMIT;
 use crate::clock::{Nanos, nanos, seconds, time};
 use crate::job::State;
-use crate::network::{Told, WireError};
+use crate::network::{Broadcast, WireError};
 use crate::setup::Brain;
 use crate::workload::Arrival;
 use crate::world::{Scheduler, World, index, node_of};
 
-/// Guests that a node takes.
-const GUEST_LIMIT: u32 = 1024;
 /// Over how long omd smooths the load.
 const SMOOTHING_S: f64 = 2.0;
 /// All nodes are of one kind.
@@ -37,12 +34,12 @@ impl World<'_> {
         // It was made once already, when the brain was chosen.
         let Ok(policy) = registry.make(policy, settings) else { return };
         let random = Random::from_seed(self.random.bits());
-        let mut core = Core::new(self.setup.settings.clone(), policy, random);
+        let ears = Box::new(self.network.ears(node));
+        let mut core = Core::with_reports(self.setup.settings.clone(), policy, random, ears);
         let here = self.nodes[node as usize].address;
         core.handle(time(self.now), Input::Here(here));
-        let heard = self.network.count(self.now);
         let next_read = self.now + self.phase(self.setup.read_every);
-        self.nodes[node as usize].scheduler = Some(Scheduler { core, heard, next_read, timeout: None });
+        self.nodes[node as usize].scheduler = Some(Scheduler { core, next_read, timeout: None });
         self.agenda.enter(next_read, Event::Read(node));
         // What it said before it died counts no more.
         if self.nodes[node as usize].reported.take().is_none() {
@@ -72,7 +69,7 @@ impl World<'_> {
         node.exported = slowly(node.exported).max(runnable.into());
         node.smoothed = slowly(node.smoothed).min(runnable.into());
         let shape = node.host.shape();
-        let told = Told {
+        let told = Broadcast {
             address: node.address,
             machine: Machine {
                 arch: String::new(),
@@ -107,22 +104,30 @@ impl World<'_> {
                 guests: node.guests,
                 guest_limit: GUEST_LIMIT,
                 own_jobs: node.own_jobs,
-                block: false,
+                block: node.blocked.is_some(),
                 stay: false,
                 expel: false,
                 bring: false,
             },
             period: Duration::from_nanos(self.setup.period),
         };
-        let heard = self.nodes.iter().filter_map(|node| node.scheduler.as_ref()).map(|it| it.heard).min();
-        self.network.forget(heard.unwrap_or(u64::MAX));
-        self.network.broadcast(now, from, &told)
+        let at = self.network.broadcast(now, from, &told)?;
+        self.agenda.enter(at, Event::Heard);
+        Ok(())
+    }
+
+    /// A report arrives: on the board for all, and for the node's own core, which learns its background load from it.
+    pub(crate) fn hear(&mut self) -> Result<(), WireError> {
+        match self.network.post(self.now) {
+            Some((from, told)) => self.tell(from, Input::Report(told.report())),
+            None => Ok(()),
+        }
     }
 
     /// Somebody submits a job: where shall it start?
     pub(crate) fn ask_where(&mut self, job: u32, arrival: Arrival) -> Result<(), WireError> {
-        if let Brain::Clairvoyant { places } = self.brain {
-            let to = if places { self.best_start(arrival) } else { None };
+        if let Brain::Omniscient { rule, places } = self.brain {
+            let to = if places { self.best_start(arrival, rule) } else { None };
             self.start(job, to);
             return Ok(());
         }
@@ -152,10 +157,7 @@ impl World<'_> {
         }
         scheduler.timeout = None;
         if scheduler.core.poll_timeout().is_some_and(|timeout| timeout <= time(now)) {
-            self.catch_up(node);
-            if let Some(scheduler) = &mut self.nodes[node as usize].scheduler {
-                scheduler.core.handle_timeout(time(now));
-            }
+            scheduler.core.handle_timeout(time(now));
         }
         self.outputs(node)
     }
@@ -247,23 +249,11 @@ impl World<'_> {
                 command: String::new(),
             })
         });
-        Snapshot { jobs: jobs.collect(), admin: Admin::default() }
-    }
-
-    /// Hands over what has been broadcast since the core was last told anything.
-    fn catch_up(&mut self, to: u32) {
-        let now = self.now;
-        let Some(scheduler) = &mut self.nodes[to as usize].scheduler else { return };
-        for (broadcast, is_heard) in self.network.heard_since(now, to, scheduler.heard) {
-            if is_heard {
-                scheduler.core.handle(time(broadcast.at), Input::Report(broadcast.told.report()));
-            }
-        }
-        scheduler.heard = self.network.count(now);
+        let block = self.nodes[here as usize].blocked.is_some();
+        Snapshot { jobs: jobs.collect(), admin: Admin { block, ..Admin::default() } }
     }
 
     fn tell(&mut self, node: u32, input: Input<'_>) -> Result<(), WireError> {
-        self.catch_up(node);
         let now = time(self.now);
         let Some(scheduler) = &mut self.nodes[node as usize].scheduler else { return Ok(()) };
         scheduler.core.handle(now, input);
@@ -314,56 +304,10 @@ impl World<'_> {
             self.agenda.enter(self.now, told);
             return;
         };
-        let (arrival, arrived, is_running) =
-            (job.arrival, job.arrived, matches!(job.state, State::Running { .. }));
-        self.check(from, pid, to, &arrival, arrived, is_running);
-        if is_running && from != to {
+        let is_there = job.is_there();
+        self.judge(from, pid, to);
+        if is_there && from != to {
             self.freeze(pid, to, from);
-        }
-    }
-
-    fn check(
-        &mut self,
-        from: u32,
-        pid: u32,
-        to: u32,
-        arrival: &Arrival,
-        arrived: Option<Nanos>,
-        is_running: bool,
-    ) {
-        let now = self.now;
-        if !is_running {
-            self.violated(|| format!("job {pid} is in two moves"));
-        }
-        if from == to {
-            self.violated(|| format!("job {pid} is on node {to} already"));
-        }
-        let cool_down = self.setup.settings.cool_down;
-        if arrived.is_some_and(|arrived| time(now - arrived) < cool_down) {
-            self.violated(|| format!("job {pid} moves on before its cool-down is over"));
-        }
-        let target = &self.nodes[to as usize];
-        // A core may have heard the last report later than it was sent.
-        let limit = self.setup.period * Nanos::from(STALE_PERIODS) + nanos(self.setup.quality.delay_s);
-        if target.reported.is_none_or(|reported| now - reported > limit) {
-            self.violated(|| format!("node {to} is a target although nobody can have heard of it"));
-        }
-        let target = &self.nodes[to as usize];
-        if target.is_alive && target.guests >= GUEST_LIMIT && to != arrival.node {
-            self.violated(|| format!("node {to} has more guests than it takes"));
-        }
-        let target = &self.nodes[to as usize];
-        if target.memory_used_bytes + arrival.rss_bytes > target.host.shape().memory_bytes {
-            self.violated(|| format!("job {pid} does not fit node {to}"));
-        }
-        let moving = self.nodes[from as usize].entries.iter().filter(|entry| {
-            let job = self.job(**entry);
-            job.is_some_and(|job| {
-                matches!(job.state, State::Moving { .. }) && job.node == from && job.moved_by == from
-            })
-        });
-        if moving.count() >= self.setup.settings.max_moves {
-            self.violated(|| format!("node {from} has too many moves under way"));
         }
     }
 }

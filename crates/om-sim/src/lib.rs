@@ -8,17 +8,23 @@
 //! platform's mathematical library. docs/simulator.md says how to use it and what it leaves out.
 
 mod agenda;
+mod audit;
+mod board;
 pub mod chance;
-mod clairvoyant;
+pub mod chronicle;
 pub mod cli;
 pub mod clock;
 mod deciding;
+mod failing;
 pub mod host;
 pub mod job;
 pub mod link;
 pub mod measure;
 pub mod network;
+mod omniscient;
+mod plot;
 pub mod pooled;
+mod progress;
 pub mod run;
 pub mod setup;
 mod table;

@@ -62,6 +62,12 @@ impl Links {
         self.share();
     }
 
+    /// How many are under way.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.transfers.len()
+    }
+
     /// When the next transfer will be done if nothing changes.
     #[must_use]
     pub fn next_done(&self) -> Option<Nanos> {

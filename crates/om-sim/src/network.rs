@@ -1,9 +1,7 @@
-//! What travels between schedulers: broadcast reports and datagrams to one node, each encoded and decoded once.
+//! What travels between nodes: broadcast reports and datagrams to one node, each encoded and decoded once.
 //!
-//! Every node hears every report. Instead of handing it to each core when it arrives, it is kept here once, and each
-//! core catches up before it is told anything else. That is the same to the core, since a report makes it do nothing,
-//! and much faster: what a core knows is then touched all at once. Whether one node lost one report is worked out from
-//! the numbers of both, so it does not depend on the order either.
+//! A report takes the same time to all nodes and hangs on the [`Board`] then; a datagram to one node is delayed and lost
+//! by itself.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -18,8 +16,9 @@ use om_sched::offer::Offer;
 use om_sched::random::Random;
 use thiserror::Error;
 
+use crate::board::{Board, Ears};
 use crate::chance;
-use crate::clock::{Nanos, nanos};
+use crate::clock::{Nanos, nanos, time};
 
 /// The simulated cluster has told or heard something that does not survive the wire.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -28,7 +27,7 @@ pub struct WireError(String);
 
 /// What a node broadcasts.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Broadcast {
     /// The node's address.
     pub address: IpAddr,
     /// What seldom changes.
@@ -45,7 +44,7 @@ pub struct Told {
     pub period: Duration,
 }
 
-impl Told {
+impl Broadcast {
     /// As the core takes it.
     #[must_use]
     pub fn report(&self) -> Report<'_> {
@@ -60,18 +59,6 @@ impl Told {
             migration: Some(&self.migration),
         }
     }
-}
-
-/// A report that is on its way, or has come.
-#[derive(Clone, Debug)]
-pub struct Broadcast {
-    /// When it comes.
-    pub at: Nanos,
-    /// Who sent it.
-    pub from: u32,
-    /// What it says.
-    pub told: Told,
-    number: u64,
 }
 
 /// A datagram to one node.
@@ -99,66 +86,53 @@ pub struct Quality {
 pub struct Network {
     quality: Quality,
     random: Random,
-    seed: u64,
     keys: ClusterKeys,
     sequence: u64,
-    broadcasts: VecDeque<Broadcast>,
-    first: u64,
+    /// Reports that are on their way, and by whom.
+    broadcasts: VecDeque<(u32, Broadcast)>,
+    board: Board,
     messages: Vec<Option<Message>>,
     free: Vec<usize>,
 }
 
 impl Network {
-    /// An idle network.
+    /// An idle network between so many nodes.
     #[must_use]
-    pub fn new(quality: Quality, seed: u64) -> Self {
+    pub fn new(nodes: usize, quality: Quality, seed: u64) -> Self {
         Self {
             quality,
             random: Random::from_seed(seed),
-            seed,
             keys: ClusterKeys::none(),
             sequence: 0,
             broadcasts: VecDeque::new(),
-            first: 0,
+            board: Board::new(nodes, quality.loss, seed),
             messages: Vec::new(),
             free: Vec::new(),
         }
     }
 
-    /// Broadcasts what a node tells.
+    /// Broadcasts what a node tells. When it arrives; then it is to be posted.
     ///
     /// # Errors
     /// [`WireError`]; nothing was sent.
-    pub fn broadcast(&mut self, now: Nanos, from: u32, told: &Told) -> Result<(), WireError> {
+    pub fn broadcast(&mut self, now: Nanos, from: u32, told: &Broadcast) -> Result<Nanos, WireError> {
         self.sequence += 1;
         let told = self.over_the_wire(told)?;
-        let at = now + nanos(self.quality.delay_s);
-        self.broadcasts.push_back(Broadcast { at, from, told, number: self.sequence });
-        Ok(())
+        self.broadcasts.push_back((from, told));
+        Ok(now + nanos(self.quality.delay_s))
     }
 
-    /// What node `to` has to hear after the first `heard` broadcasts until `now`; with whether it does.
-    pub fn heard_since(&self, now: Nanos, to: u32, heard: u64) -> impl Iterator<Item = (&Broadcast, bool)> {
-        let skip = usize::try_from(heard.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        self.broadcasts
-            .iter()
-            .skip(skip)
-            .take_while(move |broadcast| broadcast.at <= now)
-            .map(move |broadcast| (broadcast, !self.is_lost(broadcast, to)))
+    /// The oldest broadcast arrives. What it says, and who sent it.
+    pub fn post(&mut self, now: Nanos) -> Option<(u32, Broadcast)> {
+        let (from, told) = self.broadcasts.pop_front()?;
+        self.board.post(time(now), from, &told.report());
+        Some((from, told))
     }
 
-    /// How many broadcasts there have been that everybody has heard by `now`, at least as a loss.
+    /// What `node` hears from now on.
     #[must_use]
-    pub fn count(&self, now: Nanos) -> u64 {
-        let later = self.broadcasts.iter().rev().take_while(|broadcast| broadcast.at > now).count();
-        self.first + (self.broadcasts.len() - later) as u64
-    }
-
-    /// Forgets the broadcasts before the first `count`.
-    pub fn forget(&mut self, count: u64) {
-        while self.first < count && self.broadcasts.pop_front().is_some() {
-            self.first += 1;
-        }
+    pub fn ears(&self, node: u32) -> Ears {
+        self.board.ears(node)
     }
 
     /// Sends a datagram. When it comes, and by which number to take it; `None` if it is lost.
@@ -202,15 +176,7 @@ impl Network {
         Some(message)
     }
 
-    fn is_lost(&self, broadcast: &Broadcast, to: u32) -> bool {
-        if self.quality.loss == 0.0 || broadcast.from == to {
-            return false;
-        }
-        let seed = self.seed ^ broadcast.number.wrapping_mul(0x0000_0100_0000_01b3) ^ (u64::from(to) << 40);
-        chance::uniform(&mut Random::from_seed(seed)) < self.quality.loss
-    }
-
-    fn over_the_wire(&self, told: &Told) -> Result<Told, WireError> {
+    fn over_the_wire(&self, told: &Broadcast) -> Result<Broadcast, WireError> {
         let header = Header {
             kind: Kind::Report,
             flags: 0,
@@ -238,7 +204,7 @@ impl Network {
         let datagram = Datagram::decode(bytes, &self.keys).map_err(|reject| WireError(reject.to_string()))?;
         let missing = || WireError("a section is missing".to_owned());
         let identity: Identity = datagram.section().ok_or_else(missing)?;
-        Ok(Told {
+        Ok(Broadcast {
             address: datagram.header.sender,
             machine: datagram.section().ok_or_else(missing)?,
             capacity: datagram.section().ok_or_else(missing)?,

@@ -26,6 +26,8 @@ pub struct Setup {
     pub start_elsewhere_s: f64,
     /// How often a node dies.
     pub failures_per_node_hour: f64,
+    /// How often a node is blocked.
+    pub blocks_per_node_hour: f64,
     /// What all cores go by.
     pub settings: Settings,
     /// Time between two readings of the om files.
@@ -49,6 +51,7 @@ impl Setup {
             link_bytes_per_s: 117e6,
             start_elsewhere_s: 0.01,
             failures_per_node_hour: 0.0,
+            blocks_per_node_hour: 0.0,
             settings: Settings {
                 allow_without_key: true,
                 // Nobody reads the history of a simulated node.
@@ -72,23 +75,46 @@ pub enum Brain {
         /// The policy's name.
         policy: String,
     },
-    /// One who knows everything at every moment, and how long every job will take: greedy all the same.
-    Clairvoyant {
+    /// One who sees all nodes as they are at this moment.
+    Omniscient {
+        /// How it decides on moves.
+        rule: Rule,
         /// Chooses where jobs start, too.
         places: bool,
     },
 }
 
+/// What somebody makes of knowing everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// Knows also how long jobs will take, and takes whatever is best at the moment.
+    Greedy,
+    /// The lifetime rule, without stale data and without questions.
+    Lifetime,
+}
+
 impl Brain {
-    /// Who decides under this name: a policy of the registry, or `clairvoyant`.
+    /// Those who know more than anybody can.
+    pub const YARDSTICKS: [&str; 2] = ["lifetime-fresh", "clairvoyant"];
+
+    /// Who decides under this name: a policy of the registry, or a yardstick.
     ///
     /// # Errors
     /// If there is no such policy, or its settings make no sense.
     pub fn named(name: &str, registry: Registry, setup: &Setup) -> Result<Self, PolicyError> {
-        if name == "clairvoyant" {
-            return Ok(Self::Clairvoyant { places: setup.settings.start_among > 0 });
+        let places = setup.settings.start_among > 0;
+        match name {
+            "clairvoyant" => return Ok(Self::Omniscient { rule: Rule::Greedy, places }),
+            "lifetime-fresh" => return Ok(Self::Omniscient { rule: Rule::Lifetime, places }),
+            _ => {}
         }
-        registry.make(name, setup.policies.get(name).cloned().unwrap_or_default())?;
+        let made = registry.make(name, setup.policies.get(name).cloned().unwrap_or_default());
+        made.map_err(|error| match error {
+            PolicyError::Unknown { name, known } => {
+                PolicyError::Unknown { name, known: format!("{known}, {}", Self::YARDSTICKS.join(", ")) }
+            }
+            error => error,
+        })?;
         Ok(Self::Cores { registry, policy: name.to_owned() })
     }
 }

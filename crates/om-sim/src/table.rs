@@ -2,37 +2,49 @@
 
 use std::fmt::{self, Write};
 
-use crate::run::Comparison;
+use crate::run::{Comparison, Row};
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seeds = self.policies.first().map_or(0, |row| row.seeds.len());
-        let jobs = self.policies.first().map_or(0, |row| row.mean.jobs);
-        writeln!(
-            f,
-            "{} nodes, load {}, workload {}, {} jobs in {} run{}",
-            self.nodes,
-            self.load,
-            self.workload,
-            jobs,
-            seeds,
-            if seeds == 1 { "" } else { "s" }
-        )?;
+        for (index, rows) in self.policies.chunk_by(|one, other| one.load == other.load).enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            self.write_load(f, rows)?;
+        }
+        Ok(())
+    }
+}
+
+impl Comparison {
+    fn write_load(&self, f: &mut fmt::Formatter<'_>, rows: &[Row]) -> fmt::Result {
+        let Some(first) = rows.first() else { return Ok(()) };
+        let seeds = first.seeds.len();
+        write!(f, "{} nodes, ", self.nodes)?;
+        if let Some(load) = first.load {
+            write!(f, "load {load}, ")?;
+        }
+        let jobs = first.mean.jobs + first.mean.lost;
+        let s = if seeds == 1 { "" } else { "s, ± standard deviation over the seeds" };
+        writeln!(f, "workload {}, {jobs} jobs in {seeds} run{s}", self.workload)?;
+        let width = if seeds == 1 { 14 } else { 16 };
         let mut head = format!("{:<14}", "policy");
-        let names = self.policies.first().map(|row| row.mean.named());
-        for (name, _) in names.into_iter().flatten() {
-            write!(head, " {name:>14}")?;
+        for (name, _) in first.mean.ratios.named() {
+            write!(head, " {name:>width$}")?;
         }
         writeln!(f, "{head}")?;
-        for row in &self.policies {
+        for row in rows {
             let mut line = format!("{:<14}", row.policy);
-            for (_, value) in row.mean.named() {
-                write!(line, " {value:>14.3}")?;
+            let spreads = row.standard_deviation.named();
+            for ((_, value), (_, spread)) in row.mean.ratios.named().into_iter().zip(spreads) {
+                let cell = if seeds == 1 {
+                    digits(value)
+                } else {
+                    format!("{} ±{}", digits(value), digits(spread))
+                };
+                write!(line, " {cell:>width$}")?;
             }
             write!(f, "{line}")?;
-            if row.seeds.len() > 1 {
-                write!(f, "   time/work ± {:.3}", row.total_time_over_work_sd)?;
-            }
             if row.mean.lost > 0 {
                 write!(f, "   {} jobs lost", row.mean.lost)?;
             }
@@ -41,9 +53,18 @@ impl fmt::Display for Comparison {
             }
             writeln!(f)?;
         }
-        match self.pooled_slowdown {
-            Some(slowdown) => writeln!(f, "{:<14} {slowdown:>14.3}", "ideal pooled"),
+        match self.pooled.iter().find(|pooled| Some(pooled.load) == first.load) {
+            Some(pooled) => {
+                let slowdown = digits(pooled.mean_slowdown);
+                let cell = if seeds == 1 { slowdown } else { format!("{slowdown}{:7}", "") };
+                writeln!(f, "{:<14} {cell:>width$}", "ideal pooled")
+            }
             None => Ok(()),
         }
     }
+}
+
+/// As many as anybody reads.
+fn digits(value: f64) -> String {
+    if value >= 100.0 { format!("{value:.1}") } else { format!("{value:.3}") }
 }

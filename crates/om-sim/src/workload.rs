@@ -9,7 +9,8 @@
 //! | `burst` | `unix`, in bursts of 16 on the average on one node at once | alike |
 //! | `mixed` | `unix`, a quarter with 2 to 4 threads | 1 to 4 times the CPUs, speeds from 0.6 to 1.6 |
 //!
-//! Arrivals are Poisson at the rate that makes the load; memory is lognormal, median 32 MiB, σ 1.2.
+//! Arrivals are Poisson at the rate that makes the load; memory is lognormal, median 32 MiB, σ 1.2. Of each of these a
+//! share can wait now and then: I/O-bound jobs run for 6 ms and wait for 14, interactive ones run for 20 ms and wait for 180.
 
 use std::fmt;
 use std::str::FromStr;
@@ -39,17 +40,58 @@ pub struct Arrival {
     pub node: u32,
     /// CPU seconds that it needs on CPUs of speed 1, over all its threads.
     pub work_s: f64,
-    /// Threads; all run all the time.
+    /// Threads; all run at the same times.
     pub threads: u32,
     /// Resident memory.
     pub rss_bytes: u64,
+    /// How it waits in between; `None`: it runs all the time.
+    pub rhythm: Option<Rhythm>,
 }
 
 impl Arrival {
-    /// The least time that it takes on CPUs of speed 1.
+    /// The least time that it takes on CPUs of speed 1, waiting included.
     #[must_use]
     pub fn alone_s(&self) -> f64 {
-        self.work_s / f64::from(self.threads)
+        self.alone_at_s(1.0)
+    }
+
+    /// The same on CPUs of this speed.
+    #[must_use]
+    pub fn alone_at_s(&self, speed: f64) -> f64 {
+        let each_s = self.work_s / f64::from(self.threads);
+        let waiting_s = self.rhythm.map_or(0.0, |it| ((each_s / it.run_s).ceil() - 1.0).max(0.0) * it.wait_s);
+        each_s / speed + waiting_s
+    }
+}
+
+/// A job that waits for disks or people again and again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rhythm {
+    /// CPU seconds, of speed 1, that each thread needs between two waits.
+    pub run_s: f64,
+    /// Seconds of each wait.
+    pub wait_s: f64,
+}
+
+const IO: Rhythm = Rhythm { run_s: 0.006, wait_s: 0.014 };
+const INTERACTIVE: Rhythm = Rhythm { run_s: 0.02, wait_s: 0.18 };
+
+/// Which shares of the jobs wait in between, 0 to 1 together.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Waiting {
+    /// For disks.
+    pub io: f64,
+    /// For people.
+    pub interactive: f64,
+}
+
+impl Waiting {
+    fn draw(self, random: &mut Random) -> Option<Rhythm> {
+        if self.io + self.interactive == 0.0 {
+            return None;
+        }
+        let drawn = chance::uniform(random);
+        if drawn < self.io { Some(IO) } else { (drawn < self.io + self.interactive).then_some(INTERACTIVE) }
     }
 }
 
@@ -104,7 +146,14 @@ impl Workload {
 
     /// The jobs of `seconds` seconds that keep `nodes` busy to the share `load`, in the order of their arrival.
     #[must_use]
-    pub fn arrivals(self, nodes: &[Shape], load: f64, seconds: f64, seed: u64) -> Vec<Arrival> {
+    pub fn arrivals(
+        self,
+        nodes: &[Shape],
+        load: f64,
+        seconds: f64,
+        waiting: Waiting,
+        seed: u64,
+    ) -> Vec<Arrival> {
         let mut random = Random::from_seed(seed ^ 0x776f_726b_6c6f_6164);
         let capacity: f64 = nodes.iter().map(|node| f64::from(node.cpus) * node.speed).sum();
         let burst = if self == Self::Burst { BURST_MEAN } else { 1.0 };
@@ -120,7 +169,8 @@ impl Workload {
             let node = u32::try_from(random.below(homes)).unwrap_or(0);
             let mut more = true;
             while more {
-                arrivals.push(self.arrival(&mut random, nanos(at_s), node));
+                let job = self.arrival(&mut random, nanos(at_s), node);
+                arrivals.push(Arrival { rhythm: waiting.draw(&mut random), ..job });
                 more = self == Self::Burst && chance::uniform(&mut random) < 1.0 - 1.0 / BURST_MEAN;
             }
         }
@@ -142,7 +192,7 @@ impl Workload {
         let bytes = chance::lognormal(random, MEMORY_MEDIAN_BYTES, MEMORY_SIGMA).min(MEMORY_LIMIT_BYTES);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited above")]
         let rss_bytes = bytes as u64;
-        Arrival { at, node, work_s, threads, rss_bytes }
+        Arrival { at, node, work_s, threads, rss_bytes, rhythm: None }
     }
 
     /// What a job needs on the average.
@@ -185,7 +235,7 @@ mod tests {
     fn unix_jobs_have_the_published_mean_and_tail() {
         assert!((Workload::Unix.mean_work_s() - 0.37).abs() < 0.01, "{}", Workload::Unix.mean_work_s());
         let nodes = Workload::Unix.nodes(64, 1, 8 << 30);
-        let jobs = Workload::Unix.arrivals(&nodes, 0.7, 3000.0, 1);
+        let jobs = Workload::Unix.arrivals(&nodes, 0.7, 3000.0, Waiting::default(), 1);
         let over_a_second = jobs.iter().filter(|job| job.work_s > 1.0).count();
         assert!((over_a_second as f64 / jobs.len() as f64 - 0.04).abs() < 0.002);
         let work_s: f64 = jobs.iter().map(|job| job.work_s).sum();
@@ -195,7 +245,22 @@ mod tests {
     #[test]
     fn a_hot_spot_is_an_eighth_of_the_nodes() {
         let nodes = Workload::Hotspot.nodes(64, 1, 8 << 30);
-        assert!(Workload::Hotspot.arrivals(&nodes, 0.5, 60.0, 1).iter().all(|job| job.node < 8));
+        let jobs = Workload::Hotspot.arrivals(&nodes, 0.5, 60.0, Waiting::default(), 1);
+        assert!(jobs.iter().all(|job| job.node < 8));
+    }
+
+    #[test]
+    fn shares_of_the_jobs_wait_and_take_longer_for_it() {
+        let nodes = Workload::Unix.nodes(64, 1, 8 << 30);
+        let waiting = Waiting { io: 0.5, interactive: 0.2 };
+        let jobs = Workload::Unix.arrivals(&nodes, 0.7, 300.0, waiting, 1);
+        let share = |wanted: Option<Rhythm>| {
+            jobs.iter().filter(|job| job.rhythm == wanted).count() as f64 / jobs.len() as f64
+        };
+        assert!((share(Some(IO)) - 0.5).abs() < 0.02 && (share(Some(INTERACTIVE)) - 0.2).abs() < 0.02);
+        let job = Arrival { work_s: 0.12, threads: 2, rhythm: Some(INTERACTIVE), ..jobs[0] };
+        // 20 ms three times, 180 ms in between.
+        assert!((job.alone_s() - 0.42).abs() < 1e-9);
     }
 
     #[test]

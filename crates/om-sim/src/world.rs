@@ -7,8 +7,9 @@
 //!                                               Transfer: memory over shared links
 //! ```
 //!
-//! This file knows what happens to jobs; `deciding` what the schedulers are told and what they want, and
-//! `clairvoyant` is the yardstick that takes their place. Everything follows from the workload, the set-up and the seed.
+//! This file knows what happens to jobs, `failing` what happens to nodes, `deciding` what the schedulers are told and what
+//! they want; `omniscient` are the yardsticks that take their place, and `audit` keeps the books honest. Everything
+//! follows from the workload, the set-up and the seed.
 
 use std::net::IpAddr;
 
@@ -17,6 +18,7 @@ use om_sched::random::Random;
 
 use crate::agenda::{Agenda, Event};
 use crate::chance;
+use crate::chronicle::{Chronicle, Journey};
 use crate::clock::{Nanos, nanos};
 use crate::host::Host;
 use crate::job::{Job, State};
@@ -26,18 +28,16 @@ use crate::network::{Network, WireError};
 use crate::setup::{Brain, Setup};
 use crate::workload::Arrival;
 
-/// A dead node is back after this long.
-const REPAIR_S: f64 = 60.0;
 /// After the end of a move its scheduler looks at the om files within this time, half of it on the average.
 const FOLLOW_S: f64 = 0.05;
+/// How often it is told how far a run has come, in jobs that ended.
+const TELL_EVERY: usize = 256;
 /// So many broken invariants are told one by one.
 const TOLD_VIOLATIONS: u64 = 10;
 
 /// The scheduler of one node.
 pub(crate) struct Scheduler {
     pub(crate) core: Core,
-    /// Broadcasts that it has heard or lost.
-    pub(crate) heard: u64,
     pub(crate) next_read: Nanos,
     pub(crate) timeout: Option<Nanos>,
 }
@@ -48,6 +48,8 @@ pub(crate) struct Node {
     pub(crate) host: Host,
     version: u64,
     pub(crate) is_alive: bool,
+    /// Since when it takes no guests.
+    pub(crate) blocked: Option<Nanos>,
     /// When it last broadcast.
     pub(crate) reported: Option<Nanos>,
     pub(crate) memory_used_bytes: u64,
@@ -75,10 +77,13 @@ pub struct World<'a> {
     pub(crate) network: Network,
     pub(crate) measure: Measure,
     pub(crate) random: Random,
-    links: Links,
+    pub(crate) chronicle: Option<Chronicle>,
+    pub(crate) audited: Nanos,
+    pub(crate) links: Links,
     links_version: u64,
     next: usize,
-    left: usize,
+    /// Jobs that have not ended.
+    pub(crate) left: usize,
     /// No job can gain or lose anything any more.
     is_settled: bool,
 }
@@ -92,6 +97,7 @@ impl<'a> World<'a> {
             host: Host::new(*shape),
             version: 0,
             is_alive: true,
+            blocked: None,
             reported: None,
             memory_used_bytes: 0,
             guests: 0,
@@ -105,7 +111,7 @@ impl<'a> World<'a> {
         Self {
             nodes: nodes.collect(),
             jobs: Vec::new(),
-            network: Network::new(setup.quality, seed ^ 0x6e65_7477_6f72_6b00),
+            network: Network::new(setup.nodes.len(), setup.quality, seed ^ 0x6e65_7477_6f72_6b00),
             links: Links::new(setup.nodes.len(), setup.link_bytes_per_s),
             links_version: 0,
             measure: Measure::default(),
@@ -115,49 +121,78 @@ impl<'a> World<'a> {
             next: 0,
             left: workload.len(),
             is_settled: false,
+            chronicle: None,
+            audited: 0,
             setup,
             workload,
             brain,
         }
     }
 
-    /// Runs until every job has ended.
+    /// Keeps from now on who is where.
+    pub fn record(&mut self) {
+        self.chronicle = Some(Chronicle::default());
+    }
+
+    /// Runs until every job has ended. `progress` is told now and then which share of them has.
     ///
     /// # Errors
     /// [`WireError`] if what a core says does not survive the wire.
-    pub fn run(mut self) -> Result<Figures, WireError> {
+    pub fn run(self, progress: &mut dyn FnMut(f64)) -> Result<(Figures, Option<Chronicle>), WireError> {
+        self.run_until(Nanos::MAX, progress)
+    }
+
+    /// The same, but no longer than until `end`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_until(
+        mut self,
+        end: Nanos,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<(Figures, Option<Chronicle>), WireError> {
         self.prepare();
         if let Some(first) = self.workload.first() {
             self.agenda.enter(first.at, Event::Arrival);
         }
+        let mut told = self.left;
         while self.left > 0 {
-            let Some((at, event)) = self.agenda.take() else { break };
+            let Some((at, event)) = self.agenda.take().filter(|(at, _)| *at <= end) else { break };
             self.now = at;
             self.step(event)?;
+            self.audit_if_due();
+            if told - self.left >= TELL_EVERY {
+                told = self.left;
+                progress(1.0 - told as f64 / self.workload.len() as f64);
+            }
         }
-        Ok(self.measure.figures(self.workload, &self.setup.nodes))
+        self.audit();
+        Ok((self.measure.figures(self.workload, &self.setup.nodes), self.chronicle))
     }
 
     fn prepare(&mut self) {
         for index in 0..self.count() {
             self.boot(index);
         }
-        if self.setup.failures_per_node_hour > 0.0 {
-            self.plan_failure();
-        }
-        if matches!(self.brain, Brain::Clairvoyant { .. }) {
+        self.plan_failure();
+        self.plan_block();
+        if matches!(self.brain, Brain::Omniscient { .. }) {
             self.agenda.enter(0, Event::Look);
         }
     }
 
     fn step(&mut self, event: Event) -> Result<(), WireError> {
-        if self.is_settled && !matches!(event, Event::Done { .. }) {
+        if self.is_settled && !matches!(event, Event::Done { .. } | Event::Wake(_)) {
             return Ok(());
         }
         match event {
             Event::Arrival => self.arrive(),
             Event::Begin { job, node } => {
                 self.begin(job, node);
+                Ok(())
+            }
+            Event::Wake(job) => {
+                self.wake(job);
                 Ok(())
             }
             Event::Done { node, version } => {
@@ -168,6 +203,7 @@ impl<'a> World<'a> {
             }
             Event::Read(node) => self.read_if_due(node),
             Event::Report(node) => self.report(node),
+            Event::Heard => self.hear(),
             Event::Deliver(slot) => self.deliver(slot),
             Event::Timeout(node) => self.time_out(node),
             Event::Transfer(job) => {
@@ -190,8 +226,15 @@ impl<'a> World<'a> {
                 Ok(())
             }
             Event::Repair(node) => {
-                self.nodes[node as usize].is_alive = true;
-                self.boot(node);
+                self.repair(node);
+                Ok(())
+            }
+            Event::Block => {
+                self.block();
+                Ok(())
+            }
+            Event::Unblock(node) => {
+                self.nodes[node as usize].blocked = None;
                 Ok(())
             }
         }
@@ -201,15 +244,19 @@ impl<'a> World<'a> {
     /// that they end, one by one, hours later perhaps.
     fn settles(&self) -> bool {
         let shapes = &self.setup.nodes;
-        let running = |job: &Job| matches!(job.state, State::Running { .. });
+        let has_room = |(node, number): (&Node, u32)| {
+            let here = node.entries.iter().filter_map(|pid| self.job(*pid)).filter(|job| job.node == number);
+            let mut threads = 0;
+            let all_there = here.fold(true, |all_there, job| {
+                threads += job.arrival.threads;
+                all_there && job.is_there()
+            });
+            all_there && node.inbound == 0 && threads <= node.host.shape().cpus
+        };
         self.next == self.workload.len()
             && self.setup.failures_per_node_hour == 0.0
             && shapes.iter().all(|shape| shape.speed.to_bits() == shapes[0].speed.to_bits())
-            && self
-                .nodes
-                .iter()
-                .all(|node| node.inbound == 0 && node.host.threads() <= node.host.shape().cpus)
-            && self.nodes.iter().flat_map(|node| &node.entries).all(|pid| self.job(*pid).is_none_or(running))
+            && self.nodes.iter().zip(0..).all(has_room)
     }
 
     fn arrive(&mut self) -> Result<(), WireError> {
@@ -261,6 +308,9 @@ impl<'a> World<'a> {
             self.nodes[node as usize].entries.push(pid);
         }
         self.nodes[node as usize].memory_used_bytes += rss_bytes;
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.comes(self.now, pid, node);
+        }
         self.resume(pid, node);
     }
 
@@ -269,22 +319,21 @@ impl<'a> World<'a> {
         let now = self.now;
         let Some(job) = &mut self.jobs[pid as usize] else { return };
         let host = &mut self.nodes[node as usize].host;
-        let due_s = host.add(now, pid, job.arrival.threads, job.left_s);
+        let due_s = host.add(now, pid, job.arrival.threads, job.until_sleep_s);
         job.node = node;
         job.state = State::Running { due_s, since_s: host.served_s() };
         self.plan_done(node);
     }
 
-    /// A job does not run any more; what it has done so far is noted.
-    fn pause(&mut self, pid: u32) {
+    /// A job does not run any more; what it has done so far is noted, all it was to do if `is_due`.
+    pub(crate) fn pause(&mut self, pid: u32, is_due: bool) {
         let now = self.now;
         let Some(job) = &mut self.jobs[pid as usize] else { return };
         let State::Running { due_s, .. } = job.state else { return };
         let node = job.node;
         let host = &mut self.nodes[node as usize].host;
         host.remove(now, pid, job.arrival.threads, due_s);
-        let (served_s, speed) = (host.served_s(), host.shape().speed);
-        (job.used_s, job.left_s) = (job.used_s(served_s), job.left_s(served_s, speed));
+        job.stop(host.served_s(), host.shape().speed, is_due);
         self.plan_done(node);
     }
 
@@ -299,8 +348,10 @@ impl<'a> World<'a> {
     fn end_jobs(&mut self, node: u32) {
         self.nodes[node as usize].host.advance(self.now);
         while let Some(pid) = self.nodes[node as usize].host.done() {
-            self.pause(pid);
-            if let Some(job) = self.take_out(pid) {
+            self.pause(pid, true);
+            if self.job(pid).is_some_and(|job| job.left_s > 0.0) {
+                self.sleep(pid);
+            } else if let Some(job) = self.take_out(pid) {
                 self.measure.ended(self.now, &job);
             }
         }
@@ -308,10 +359,29 @@ impl<'a> World<'a> {
         self.plan_done(node);
     }
 
+    fn sleep(&mut self, pid: u32) {
+        let Some(job) = &mut self.jobs[pid as usize] else { return };
+        let until = self.now + nanos(job.arrival.rhythm.map_or(0.0, |rhythm| rhythm.wait_s));
+        job.state = State::Sleeping { until };
+        job.wake();
+        self.agenda.enter(until, Event::Wake(pid));
+    }
+
+    fn wake(&mut self, pid: u32) {
+        // While it is frozen it does not notice.
+        let slept = |job: &&Job| matches!(job.state, State::Sleeping { until } if until <= self.now);
+        if let Some(node) = self.job(pid).filter(slept).map(|job| job.node) {
+            self.resume(pid, node);
+        }
+    }
+
     /// Takes a job that neither runs nor moves out of the books.
-    fn take_out(&mut self, pid: u32) -> Option<Box<Job>> {
+    pub(crate) fn take_out(&mut self, pid: u32) -> Option<Box<Job>> {
         let job = self.jobs[pid as usize].take()?;
         self.left -= 1;
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.goes(self.now, pid);
+        }
         let home = job.arrival.node;
         if job.state != State::Starting {
             self.nodes[home as usize].own_jobs -= 1;
@@ -338,12 +408,16 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Freezes a job and sends it on its way. The caller has made sure that it runs, and not on `to`.
+    /// Freezes a job and sends it on its way. The caller has made sure that it is there, and not on `to`.
     pub(crate) fn freeze(&mut self, pid: u32, to: u32, moved_by: u32) {
-        self.pause(pid);
+        self.pause(pid, false);
         let now = self.now;
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.goes(now, pid);
+        }
         let Some(job) = &mut self.jobs[pid as usize] else { return };
-        job.state = State::Moving { to, since: now };
+        let sleeps_until = if let State::Sleeping { until } = job.state { until } else { now };
+        job.state = State::Moving { to, since: now, sleeps_until };
         job.moved_by = moved_by;
         let target = &mut self.nodes[to as usize];
         target.memory_used_bytes += job.arrival.rss_bytes;
@@ -362,7 +436,7 @@ impl<'a> World<'a> {
         self.plan_transfers();
     }
 
-    fn plan_transfers(&mut self) {
+    pub(crate) fn plan_transfers(&mut self) {
         self.links_version += 1;
         if let Some(at) = self.links.next_done() {
             self.agenda.enter(at.max(self.now), Event::Transferred { version: self.links_version });
@@ -379,7 +453,7 @@ impl<'a> World<'a> {
     fn arrive_there(&mut self, pid: u32) {
         let now = self.now;
         let Some(mut job) = self.jobs[pid as usize].take() else { return };
-        let State::Moving { to, since } = job.state else { return };
+        let State::Moving { to, since, sleeps_until } = job.state else { return };
         let (from, home, threads) = (job.node, job.arrival.node, job.arrival.threads);
         self.nodes[to as usize].inbound -= threads;
         let moved = self.nodes[to as usize].is_alive;
@@ -399,58 +473,17 @@ impl<'a> World<'a> {
                 target.guests -= 1;
             }
         }
+        job.node = if moved { to } else { from };
+        job.state = State::Sleeping { until: sleeps_until };
+        if let Some(chronicle) = &mut self.chronicle {
+            chronicle.journeys.push(Journey { job: pid, from, to: job.node, begin: since, end: now });
+            chronicle.comes(now, pid, job.node);
+        }
         self.jobs[pid as usize] = Some(job);
-        self.resume(pid, if moved { to } else { from });
+        // If it goes on to sleep, the event that wakes it is still to come.
+        self.wake(pid);
         let told = now + nanos(FOLLOW_S * chance::uniform(&mut self.random));
         self.agenda.enter(told, Event::Told { node: by, job: pid, moved, frozen });
-    }
-
-    fn plan_failure(&mut self) {
-        let between_s = 3600.0 / (self.setup.failures_per_node_hour * self.nodes.len() as f64);
-        let at = self.now + nanos(chance::exponential(&mut self.random, between_s));
-        self.agenda.enter(at, Event::Fail);
-    }
-
-    /// A node dies, with the jobs that it runs and those whose home it is.
-    fn fail(&mut self) {
-        self.plan_failure();
-        let dead = index(self.random.below(self.nodes.len()));
-        if !self.nodes[dead as usize].is_alive {
-            return;
-        }
-        self.nodes[dead as usize].is_alive = false;
-        self.nodes[dead as usize].scheduler = None;
-        let dying = |job: &Job| job.node == dead || job.arrival.node == dead;
-        let lost: Vec<u32> =
-            (0..index(self.jobs.len())).filter(|pid| self.job(*pid).is_some_and(dying)).collect();
-        for pid in lost {
-            self.lose(pid);
-        }
-        self.agenda.enter(self.now + nanos(REPAIR_S), Event::Repair(dead));
-    }
-
-    fn lose(&mut self, pid: u32) {
-        self.pause(pid);
-        let Some(job) = self.job(pid) else { return };
-        let (state, threads, rss_bytes, home) =
-            (job.state, job.arrival.threads, job.arrival.rss_bytes, job.arrival.node);
-        match state {
-            // If it is about to begin somewhere, its `Begin` finds nothing.
-            State::Starting => {}
-            State::Moving { to, .. } => {
-                self.links.remove(self.now, pid);
-                self.plan_transfers();
-                let target = &mut self.nodes[to as usize];
-                target.inbound -= threads;
-                target.memory_used_bytes = target.memory_used_bytes.saturating_sub(rss_bytes);
-                if to != home {
-                    target.guests -= 1;
-                }
-            }
-            State::Running { .. } => {}
-        }
-        self.take_out(pid);
-        self.measure.lost += 1;
     }
 
     /// An invariant is broken.
