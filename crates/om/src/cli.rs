@@ -42,6 +42,7 @@ pub enum Command {
     Expel(SwitchArgs),
     /// Call this node's own jobs home (off: let them go again)
     Bring(SwitchArgs),
+    Drain(DrainArgs),
     Why(WhyArgs),
     History(HistoryArgs),
     Keygen(KeygenArgs),
@@ -210,6 +211,27 @@ pub struct SwitchArgs {
     /// Wait until it has taken effect: until the last guest has left, or the last own job is home
     #[arg(long)]
     pub wait: bool,
+}
+
+/// Empty this node before om-migd is stopped for good: guests go home, or elsewhere if home does not take them, and own
+/// jobs come home.
+///
+/// Until om-migd ends, or om drain off, the node takes no guests and lets none of its own jobs go. What cannot move in
+/// time is named, with exit status 1, and runs on for as long as the node does.
+#[derive(Debug, Args)]
+pub struct DrainArgs {
+    /// What to do
+    #[arg(value_enum, default_value_t = SwitchTo::On)]
+    pub to: SwitchTo,
+    /// It may take so long [default: stop-grace-s of om-migd]
+    #[arg(long, value_name = "SECONDS")]
+    pub within: Option<u32>,
+    /// Do nothing if systemd is just restarting this unit: jobs outlive that
+    #[arg(long, value_name = "UNIT")]
+    pub unless_restarting: Option<String>,
+    /// How to listen, for nodes where guests can go.
+    #[command(flatten)]
+    pub hearing: HearingArgs,
 }
 
 /// How the scheduler is asked.

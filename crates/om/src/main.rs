@@ -5,6 +5,7 @@
 
 mod cli;
 mod columns;
+mod drain;
 mod ear;
 mod error;
 mod history;
@@ -81,6 +82,7 @@ fn carry_out(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Stay(args) => switch::run(&root(), Switch::Stay, &args),
         Command::Expel(args) => switch::run(&root(), Switch::Expel, &args),
         Command::Bring(args) => switch::run(&root(), Switch::Bring, &args),
+        Command::Drain(args) => drain::run(&root(), &args),
         Command::Why(args) => why::run(&args),
         Command::History(args) => history::run(&args),
         Command::Keygen(args) => keygen::run(&args),

@@ -20,14 +20,7 @@ pub fn run(root: &OmRoot, switch: Switch, args: &SwitchArgs) -> Result<ExitCode,
     let failed = |error| Failure::of_node(root.path(), error);
     match args.to {
         SwitchTo::Show => {
-            let admin = root.admin().map_err(failed)?;
-            let on = match switch {
-                Switch::Block => admin.block,
-                Switch::Stay => admin.stay,
-                Switch::Expel => admin.expel,
-                Switch::Bring => admin.bring,
-            };
-            println!("{}", if on { "on" } else { "off" });
+            println!("{}", if root.is_on(switch).map_err(failed)? { "on" } else { "off" });
         }
         SwitchTo::Off => root.set_admin(switch, false).map_err(failed)?,
         SwitchTo::On => {
@@ -62,15 +55,18 @@ fn wait(root: &OmRoot, switch: Switch) -> Result<(), Failure> {
 }
 
 /// Whether the switch wants this job elsewhere.
-fn is_concerned(switch: Switch, job: &Job) -> bool {
+pub fn is_concerned(switch: Switch, job: &Job) -> bool {
+    let is_away = !job.guest && job.place != Where::Home.to_string();
     match switch {
         Switch::Expel => job.guest,
-        Switch::Bring => !job.guest && job.place != Where::Home.to_string(),
+        Switch::Bring => is_away,
+        Switch::Drain => job.guest || is_away,
         Switch::Block | Switch::Stay => false,
     }
 }
 
-fn stuck(switch: Switch, left: &[Job]) -> String {
+/// The jobs, each with what keeps it.
+pub fn name_all(left: &[Job]) -> String {
     let jobs: Vec<String> = left
         .iter()
         .map(|job| match job.last_result.as_deref().filter(|result| result.starts_with("failed")) {
@@ -79,6 +75,10 @@ fn stuck(switch: Switch, left: &[Job]) -> String {
             None => job.pid.to_string(),
         })
         .collect();
+    jobs.join(", ")
+}
+
+fn stuck(switch: Switch, left: &[Job]) -> String {
     let what = if switch == Switch::Expel { "guests are still here" } else { "jobs are still away" };
-    format!("{what} and do not move: {}; {} stays on", jobs.join(", "), switch.name())
+    format!("{what} and do not move: {}; {} stays on", name_all(left), switch.name())
 }

@@ -37,6 +37,8 @@ pub struct Config {
     /// Seconds after which a silent node counts as dead: a guest whose home is silent ends, and so does `om run` of a job
     /// whose node is silent.
     pub grace_s: u64,
+    /// Seconds that `om drain` may take to send guests away and call own jobs home.
+    pub stop_grace_s: u32,
     /// What jobs use of CPUs if `om run` does not say: `native`, or a level of x86-64.
     pub cpu_baseline: Baseline,
 }
@@ -56,6 +58,7 @@ impl Default for Config {
             min_uid: 1000,
             allow_root: false,
             grace_s: 60,
+            stop_grace_s: 80,
             cpu_baseline: Baseline::Native,
         }
     }
@@ -109,6 +112,9 @@ impl Config {
         }
         if !(5..=86_400).contains(&self.grace_s) {
             problems.push("grace-s must be between 5 and 86400".to_owned());
+        }
+        if !(1..=86_400).contains(&self.stop_grace_s) {
+            problems.push("stop-grace-s must be between 1 and 86400".to_owned());
         }
         problems
     }

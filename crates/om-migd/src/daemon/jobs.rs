@@ -29,6 +29,8 @@ pub struct Inner {
     pub node: Node,
     /// The most guests.
     pub guest_limit: u32,
+    /// Seconds that the node may take to leave.
+    pub stop_grace_s: u32,
     /// The jobs by name.
     pub jobs: BTreeMap<JobId, Job>,
 }
@@ -44,8 +46,8 @@ pub struct Job {
 impl Jobs {
     /// None yet.
     #[must_use]
-    pub fn new(node: Node, guest_limit: u32) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { node, guest_limit, jobs: BTreeMap::new() })) }
+    pub fn new(node: Node, guest_limit: u32, stop_grace_s: u32) -> Self {
+        Self { inner: Arc::new(Mutex::new(Inner { node, guest_limit, stop_grace_s, jobs: BTreeMap::new() })) }
     }
 
     /// Exclusive access, to be held shortly.
@@ -74,7 +76,7 @@ impl Inner {
 
     /// Whether a guest may come.
     pub fn admit(&self) -> Result<(), String> {
-        if self.node.switches[BLOCK] || self.node.switches[EXPEL] {
+        if self.node.is_on(BLOCK) || self.node.is_on(EXPEL) {
             return Err("this node takes no guests (om block)".into());
         }
         let guests = self.guests();
@@ -116,7 +118,7 @@ impl Inner {
         if job.bounds.check(target, job.home).is_err() {
             return Err(Errno::EACCES);
         }
-        if job.own && present == here && self.node.switches[STAY] {
+        if job.own && present == here && self.node.is_on(STAY) {
             return Err(Errno::EACCES);
         }
         self.command(job.job, &Command::Move(target)).map_err(|_| Errno::ENOTCONN)?;
@@ -139,7 +141,7 @@ impl Inner {
         match (&job.cgroup, &job.remote) {
             (Some(cgroup), _) => {
                 reasons.extend(stay::reasons(&Cgroup::at(cgroup.clone())).iter().map(ToString::to_string));
-                if job.own && self.node.switches[STAY] {
+                if job.own && self.node.is_on(STAY) {
                     reasons.push("node_stay: this node keeps its own jobs (om stay)".to_owned());
                 }
             }
@@ -153,13 +155,25 @@ impl Inner {
     pub fn set_switch(&mut self, index: usize, on: bool) {
         self.node.set_switch(index, on);
         log::info!("{} is {}", node::SWITCHES[index], if on { "on" } else { "off" });
-        for job in self.jobs.values().filter(|_| on) {
+        if on {
+            self.send_home(index == EXPEL, index == BRING);
+        }
+    }
+
+    /// The node is about to leave, or is not any more.
+    pub fn set_draining(&mut self, on: bool) {
+        self.node.draining = on;
+        log::info!("{}", if on { "leaving: jobs go home" } else { "not leaving any more" });
+        if on {
+            self.send_home(true, true);
+        }
+    }
+
+    /// Guests, and own jobs that are away.
+    fn send_home(&self, guests: bool, own: bool) {
+        for job in self.jobs.values() {
             let Some(snapshot) = &job.snapshot else { continue };
-            let affected = match index {
-                EXPEL => !snapshot.own,
-                BRING => snapshot.own && snapshot.location != Where::Home,
-                _ => false,
-            };
+            let affected = if snapshot.own { own && snapshot.location != Where::Home } else { guests };
             if affected && let Err(error) = send_frame(&job.keeper, &Command::MoveHome, &[]) {
                 log::warn!("job {}: {error}", snapshot.job);
             }

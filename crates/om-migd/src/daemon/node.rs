@@ -16,8 +16,10 @@ pub struct Node {
     pub criu: Option<PathBuf>,
     /// Whether there is a cluster key.
     pub has_key: bool,
-    /// `hpc/admin`, in the order of [`SWITCHES`].
+    /// `hpc/admin`, in the order of [`SWITCHES`], as the administrator has set them.
     pub switches: [bool; 4],
+    /// The node is about to leave: all of them count as on. Not written down, so that the next om-migd begins anew.
+    pub draining: bool,
     /// Where the switches are kept over a restart of om-migd.
     pub switch_file: PathBuf,
 }
@@ -47,6 +49,12 @@ impl Node {
             reasons.push("no_criu: there is no working CRIU on this node".to_owned());
         }
         reasons
+    }
+
+    /// Whether a switch is on.
+    #[must_use]
+    pub fn is_on(&self, index: usize) -> bool {
+        self.draining || self.switches[index]
     }
 
     /// Sets a switch and writes it down.

@@ -32,8 +32,11 @@ const LONGEST_WRITE: usize = 128;
 /// The files of a job.
 const FILES: [&str; 7] = ["where", "stay", "lock", "nmigs", "home", "stat", "result"];
 const WRITABLE: [&str; 2] = ["where", "lock"];
-/// Beside the switches: how many guests this node takes at most.
-const GUEST_LIMIT: &str = "guest_limit";
+/// Beside the switches: that the node is about to leave; how many guests it takes at most; how many seconds it may take
+/// to leave.
+const MORE_ADMIN: [&str; 3] = ["drain", "guest_limit", "stop_grace"];
+const DRAIN: usize = 0;
+const GUEST_LIMIT: usize = 1;
 
 /// What an inode number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ enum Node {
     Hpc,
     Admin,
     Switch(usize),
-    GuestLimit,
+    MoreAdmin(usize),
     Process(u32),
     Om(u32),
     File(u32, usize),
@@ -56,7 +59,7 @@ impl Node {
             Self::Hpc => 2,
             Self::Admin => 3,
             Self::Switch(index) => 4 + index as u64,
-            Self::GuestLimit => 8,
+            Self::MoreAdmin(index) => 8 + index as u64,
             Self::Process(pid) => per_process(pid, 0),
             Self::Om(pid) => per_process(pid, 1),
             Self::File(pid, file) => per_process(pid, 2 + file),
@@ -72,7 +75,7 @@ impl Node {
             (0, 2) => Some(Self::Hpc),
             (0, 3) => Some(Self::Admin),
             (0, 4..8) => Some(Self::Switch(low - 4)),
-            (0, 8) => Some(Self::GuestLimit),
+            (0, 8..) if low - 8 < MORE_ADMIN.len() => Some(Self::MoreAdmin(low - 8)),
             (1.., 0x10) => Some(Self::Process(pid)),
             (1.., 0x11) => Some(Self::Om(pid)),
             (1.., 0x12..) if low - 0x12 < FILES.len() => Some(Self::File(pid, low - 0x12)),
@@ -81,7 +84,7 @@ impl Node {
     }
 
     fn is_directory(self) -> bool {
-        !matches!(self, Self::Switch(_) | Self::GuestLimit | Self::File(..))
+        !matches!(self, Self::Switch(_) | Self::MoreAdmin(_) | Self::File(..))
     }
 }
 
@@ -128,8 +131,8 @@ impl OmFiles {
         let perm = match node {
             Node::File(_, file) if WRITABLE.contains(&FILES[file]) => 0o666,
             // Who may write is decided at the write; the group's members must get that far.
-            Node::Switch(_) => 0o666,
-            Node::File(..) | Node::GuestLimit => 0o444,
+            Node::Switch(_) | Node::MoreAdmin(DRAIN) => 0o666,
+            Node::File(..) | Node::MoreAdmin(_) => 0o444,
             _ => 0o555,
         };
         Some(FileAttr {
@@ -159,8 +162,10 @@ impl OmFiles {
                 self.jobs.lock().by_pid(pid).map(|_| Node::Process(pid))
             }
             Node::Hpc if name == "admin" => Some(Node::Admin),
-            Node::Admin if name == GUEST_LIMIT => Some(Node::GuestLimit),
-            Node::Admin => SWITCHES.iter().position(|switch| *switch == name).map(Node::Switch),
+            Node::Admin => {
+                let place = |names: &[&str]| names.iter().position(|known| *known == name);
+                place(&SWITCHES).map(Node::Switch).or_else(|| place(&MORE_ADMIN).map(Node::MoreAdmin))
+            }
             Node::Process(pid) if name == "om" => Some(Node::Om(pid)),
             Node::Om(pid) => FILES.iter().position(|file| *file == name).map(|file| Node::File(pid, file)),
             _ => None,
@@ -177,7 +182,8 @@ impl OmFiles {
             Node::Hpc => vec![(Node::Admin, "admin".to_owned())],
             Node::Admin => {
                 let switches = (0..SWITCHES.len()).map(|n| (Node::Switch(n), SWITCHES[n].to_owned()));
-                switches.chain([(Node::GuestLimit, GUEST_LIMIT.to_owned())]).collect()
+                let more = (0..MORE_ADMIN.len()).map(|n| (Node::MoreAdmin(n), MORE_ADMIN[n].to_owned()));
+                switches.chain(more).collect()
             }
             Node::Process(pid) => vec![(Node::Om(pid), "om".to_owned())],
             Node::Om(pid) => (0..FILES.len()).map(|n| (Node::File(pid, n), FILES[n].to_owned())).collect(),
@@ -188,10 +194,10 @@ impl OmFiles {
     /// What the file says now.
     fn content(&self, node: Node) -> Option<String> {
         match node {
-            Node::Switch(index) => {
-                Some(if self.jobs.lock().node.switches[index] { "1\n" } else { "0\n" }.to_owned())
-            }
-            Node::GuestLimit => Some(format!("{}\n", self.jobs.lock().guest_limit)),
+            Node::Switch(index) => Some(flag(self.jobs.lock().node.is_on(index))),
+            Node::MoreAdmin(DRAIN) => Some(flag(self.jobs.lock().node.draining)),
+            Node::MoreAdmin(GUEST_LIMIT) => Some(format!("{}\n", self.jobs.lock().guest_limit)),
+            Node::MoreAdmin(_) => Some(format!("{}\n", self.jobs.lock().stop_grace_s)),
             Node::File(pid, file) => {
                 let job: Snapshot = self.jobs.lock().by_pid(pid)?.clone();
                 Some(match FILES[file] {
@@ -218,11 +224,15 @@ impl OmFiles {
         let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
         let (uid, gid, pid) = (caller.uid(), caller.gid(), caller.pid());
         match node {
+            Node::Switch(_) | Node::MoreAdmin(_) if !self.access.may_administer(uid, gid, pid) => {
+                Err(Errno::EPERM)
+            }
             Node::Switch(index) => {
-                if !self.access.may_administer(uid, gid, pid) {
-                    return Err(Errno::EPERM);
-                }
                 self.jobs.lock().set_switch(index, parse_switch(text)?);
+                Ok(())
+            }
+            Node::MoreAdmin(DRAIN) => {
+                self.jobs.lock().set_draining(parse_switch(text)?);
                 Ok(())
             }
             Node::File(entry, file) => {
@@ -245,6 +255,10 @@ impl OmFiles {
             _ => Err(Errno::EISDIR),
         }
     }
+}
+
+fn flag(on: bool) -> String {
+    if on { "1\n" } else { "0\n" }.to_owned()
 }
 
 fn parse_switch(text: &str) -> Result<bool, Errno> {
@@ -302,7 +316,7 @@ impl Filesystem for OmFiles {
         let writes = flags.acc_mode() != fuser::OpenAccMode::O_RDONLY;
         let read_only = match node {
             Node::File(_, file) => !WRITABLE.contains(&FILES[file]),
-            Node::GuestLimit => true,
+            Node::MoreAdmin(index) => index != DRAIN,
             _ => false,
         };
         if writes && read_only {
@@ -433,7 +447,8 @@ mod tests {
             Node::Admin,
             Node::Switch(0),
             Node::Switch(3),
-            Node::GuestLimit,
+            Node::MoreAdmin(0),
+            Node::MoreAdmin(2),
             Node::Process(1),
         ];
         let more = [Node::Om(1), Node::File(1, 0), Node::File(u32::MAX >> 1, FILES.len() - 1)];
@@ -441,7 +456,7 @@ mod tests {
             assert_eq!(Node::from_number(node.number()), Some(node));
         }
         assert_eq!(Node::from_number(INodeNo(0)), None);
-        assert_eq!(Node::from_number(INodeNo(9)), None);
+        assert_eq!(Node::from_number(INodeNo(11)), None);
         assert_eq!(Node::from_number(INodeNo((1 << 8) | 0xff)), None);
     }
 }

@@ -83,6 +83,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         criu: find_criu(config),
         has_key: !keys.is_empty(),
         switches: [false; 4],
+        draining: false,
         switch_file: config.run_dir.join("switches"),
     };
     node.load_switches();
@@ -105,7 +106,7 @@ pub fn run(config: &Config) -> io::Result<()> {
     }
     let listeners = listen::listeners(config.port)?;
     let control = control_socket(&config.run_dir.join("migd.sock"))?;
-    let jobs = Jobs::new(node, config.guest_limit);
+    let jobs = Jobs::new(node, config.guest_limit, config.stop_grace_s);
     let session = omfiles::mount(jobs.clone(), access, &config.om_root).map_err(|error| {
         io::Error::new(
             error.kind(),

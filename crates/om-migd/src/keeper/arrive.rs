@@ -20,7 +20,7 @@ use super::home::Candidate;
 use super::residence::{Ends, Residence};
 use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
-use super::transfer;
+use super::{step, transfer};
 use crate::cgroup::Cgroup;
 use crate::criu::{self, Criu};
 use crate::handover::arbiter;
@@ -138,6 +138,7 @@ impl Keeper {
             Side::Home(_) => None,
         };
         threads::spawn("prepare", move || {
+            step::at("offered");
             let result = prepare_nest(&offer, line, &events);
             let result = match result {
                 Ok((nest, files)) => Ok(Box::new(Preparation { nest, stream, files })),
@@ -220,6 +221,7 @@ impl Keeper {
                 answer(&mut stream, &OfferAnswer::Accepted).map_err(|error| error.to_string())?;
                 let luggage = receive_job(stream, &nest, &criu, &spec.credentials)?;
                 let luggage_came = Instant::now();
+                step::at("received");
                 let cgroup = Cgroup::create(&parent, &name).map_err(|error| error.to_string())?;
                 let names = luggage.externals.clone();
                 let restored =
@@ -239,7 +241,9 @@ impl Keeper {
                 let _ = residence.clear_images();
                 Ok(Restored { residence, ends, luggage, luggage_came })
             };
-            let _ = events.send(Event::Arrived(epoch, receive().map(Box::new)));
+            let result = receive().map(Box::new);
+            step::at("restored");
+            let _ = events.send(Event::Arrived(epoch, result));
         });
     }
 

@@ -15,7 +15,7 @@ use om_proto::omfs::MoveResult;
 use super::event::Event;
 use super::residence::Residence;
 use super::run::{Keeper, Side};
-use super::{threads, transfer};
+use super::{step, threads, transfer};
 use crate::bytes::Bytes;
 use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
@@ -191,6 +191,7 @@ impl Keeper {
             return;
         };
         let Some(accepted) = departure.accepted.take() else { return };
+        step::at("accepted");
         departure.frozen_at = Instant::now();
         let frozen_at = departure.frozen_at;
         if let Err(reason) = freeze(&residence.cgroup, self.stopped) {
@@ -216,14 +217,17 @@ impl Keeper {
                         .flush(root.as_fd())
                         .map_err(|error| format!("cannot write files back to home: {error}"))?;
                 }
+                step::at("frozen");
                 residence.clear_images().map_err(|error| error.to_string())?;
                 dump_pages(&residence, &criu, &credentials, &accepted.out, accepted.input)?;
                 log::debug!("dumped after {:?}", frozen_at.elapsed());
+                step::at("dumped");
                 let sent = transfer::send(&accepted.out, &residence.nest, luggage, frozen_at);
                 log::debug!("sent after {:?}", frozen_at.elapsed());
                 sent.map_err(|error| format!("the connection to the target broke: {error}"))
             };
             let result = dump();
+            step::at("sent");
             if let Err(reason) = &result {
                 let _ = out.send(&Part::Abandoned(reason.clone()));
             }

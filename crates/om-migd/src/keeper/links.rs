@@ -9,7 +9,7 @@ use om_proto::control::{Ending, Reply};
 
 use super::home::{Away, Candidate, Holder};
 use super::run::{Keeper, Side};
-use super::threads;
+use super::{step, threads};
 use crate::handover::{arbiter, source, target};
 use crate::inspect;
 use crate::net::link;
@@ -218,6 +218,7 @@ impl Keeper {
         let output = home.arbiter.handle(input);
         match output {
             arbiter::Output::Grant(epoch) => {
+                step::at("decided");
                 home.files.end_session(SessionId(before));
                 self.grant(epoch);
             }
@@ -278,6 +279,7 @@ impl Keeper {
             }
             None => self.target_hears(epoch, target::Input::Granted, ""),
         }
+        step::at("granted");
         match old {
             Holder::Here => self.source_hears(epoch, source::Input::Granted, ""),
             Holder::Away(away) => {

@@ -20,6 +20,7 @@ mod inquiry;
 mod links;
 pub mod residence;
 mod run;
+mod step;
 mod telling;
 mod threads;
 mod transfer;

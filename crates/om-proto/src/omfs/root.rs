@@ -44,10 +44,12 @@ pub enum Switch {
     Expel,
     /// Calls its own processes home.
     Bring,
+    /// All four, and forgotten with the daemon that serves it: the node is about to leave.
+    Drain,
 }
 
 impl Switch {
-    /// All of them.
+    /// All that the 2.4 kernels had.
     pub const ALL: [Self; 4] = [Self::Block, Self::Stay, Self::Expel, Self::Bring];
 
     /// Its file's name.
@@ -58,6 +60,7 @@ impl Switch {
             Self::Stay => "stay",
             Self::Expel => "expel",
             Self::Bring => "bring",
+            Self::Drain => "drain",
         }
     }
 }
@@ -118,13 +121,20 @@ impl OmRoot {
     /// # Errors
     /// [`OmError::NoDaemon`] if nobody serves them.
     pub fn admin(&self) -> Result<Admin, OmError> {
-        let flag = |switch| read_flag(&self.switch_file(switch)).map_err(switch_error);
         Ok(Admin {
-            block: flag(Switch::Block)?,
-            stay: flag(Switch::Stay)?,
-            expel: flag(Switch::Expel)?,
-            bring: flag(Switch::Bring)?,
+            block: self.is_on(Switch::Block)?,
+            stay: self.is_on(Switch::Stay)?,
+            expel: self.is_on(Switch::Expel)?,
+            bring: self.is_on(Switch::Bring)?,
         })
+    }
+
+    /// How one of the node's switches stands.
+    ///
+    /// # Errors
+    /// [`OmError::NoDaemon`] if nobody serves it.
+    pub fn is_on(&self, switch: Switch) -> Result<bool, OmError> {
+        read_flag(&self.switch_file(switch)).map_err(switch_error)
     }
 
     /// Throws one of the node's switches.
@@ -141,16 +151,28 @@ impl OmRoot {
     /// # Errors
     /// If there is one and it cannot be read or holds no number.
     pub fn guest_limit(&self) -> Result<Option<u32>, OmError> {
-        let path = self.path.join("hpc/admin/guest_limit");
+        self.number("guest_limit", "a number of guests")
+    }
+
+    /// Seconds that a node may take to leave, from `hpc/admin/stop_grace`; `None` if there is no such file.
+    ///
+    /// # Errors
+    /// If there is one and it cannot be read or holds no number.
+    pub fn stop_grace_s(&self) -> Result<Option<u32>, OmError> {
+        self.number("stop_grace", "a number of seconds")
+    }
+
+    fn number(&self, name: &str, what: &'static str) -> Result<Option<u32>, OmError> {
+        let path = self.path.join("hpc/admin").join(name);
         let text = match read_text(&path) {
             Err(OmError::Gone { .. }) => return Ok(None),
             other => other?,
         };
-        let limit = text.trim().parse().map_err(|_| OmError::Unparseable {
-            path,
-            source: ParseError::new("a number of guests", &text),
-        })?;
-        Ok(Some(limit))
+        let number = text
+            .trim()
+            .parse()
+            .map_err(|_| OmError::Unparseable { path, source: ParseError::new(what, &text) })?;
+        Ok(Some(number))
     }
 
     /// Whether a migration daemon serves this root now.
