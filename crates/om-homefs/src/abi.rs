@@ -111,6 +111,8 @@ pub(crate) const WRITE_CACHE: u32 = 1 << 0;
 pub(crate) const LK_FLOCK: u32 = 1 << 0;
 /// `fuse_fsync_in.fsync_flags`: data only.
 pub(crate) const FSYNC_DATA: u32 = 1 << 0;
+/// `fuse_open_out.open_flags`: the pages that the kernel has are still good.
+pub(crate) const FOPEN_KEEP_CACHE: u32 = 1 << 1;
 /// `fuse_open_out.open_flags`: a close(2) need not be told.
 pub(crate) const FOPEN_NOFLUSH: u32 = 1 << 5;
 /// Bit of the open flags by which the kernel says that the file is opened to be executed.

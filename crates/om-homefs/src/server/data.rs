@@ -32,7 +32,9 @@ impl Session {
         if flags & abi::FMODE_EXEC != 0 {
             sys::access(&*place, libc::X_OK.cast_unsigned())?;
         }
-        self.open_with(flags, reply, |flags| reopen(&*place, flags))
+        let fd = open_with(flags, |flags| reopen(&*place, flags))?;
+        let keep = if inode.is_as_last_opened(&fd) { abi::FOPEN_KEEP_CACHE } else { 0 };
+        self.keep_open(fd, flags, keep, reply)
     }
 
     pub(super) fn create(
@@ -89,22 +91,6 @@ impl Session {
         self.enter_and_open(&parent, place, fd, flags, reply)
     }
 
-    fn open_with(
-        &self,
-        flags: u32,
-        reply: &mut Reply,
-        open: impl Fn(OFlag) -> Result<OwnedFd, Errno>,
-    ) -> Result<(), Errno> {
-        let wanted = openable(flags)?;
-        let append = OFlag::from_bits_truncate(flags.cast_signed()) & OFlag::O_APPEND;
-        let fd = match open(wanted) {
-            // A file that may only ever grow (chattr +a) is only opened for just that.
-            Err(Errno::EPERM) if !append.is_empty() => open(wanted | append)?,
-            other => other?,
-        };
-        self.keep_open(fd, flags, reply)
-    }
-
     /// Answers with both: the inode at `place`, and its file `fd` as an open one.
     fn enter_and_open(
         &self,
@@ -115,15 +101,16 @@ impl Session {
         reply: &mut Reply,
     ) -> Result<(), Errno> {
         let inode = self.entry(parent, place, reply)?;
-        self.keep_open(fd, flags, reply).inspect_err(|_| self.inodes.forget(inode.id, 1))
+        self.keep_open(fd, flags, 0, reply).inspect_err(|_| self.inodes.forget(inode.id, 1))
     }
 
-    fn keep_open(&self, fd: OwnedFd, flags: u32, reply: &mut Reply) -> Result<(), Errno> {
+    /// `answer`: open flags for the guest's kernel.
+    fn keep_open(&self, fd: OwnedFd, flags: u32, answer: u32, reply: &mut Reply) -> Result<(), Errno> {
         let handle = self.handles.insert(Handle::File(File::new(fd)))?;
         // Closing a file drops record locks, of which home must be told; what was only read is told at its last
         // close anyway, and that saves a round trip on most files.
         let reads_only = OFlag::from_bits_truncate(flags.cast_signed()) & OFlag::O_ACCMODE == OFlag::O_RDONLY;
-        reply.opened(handle, if reads_only { abi::FOPEN_NOFLUSH } else { 0 });
+        reply.opened(handle, answer | if reads_only { abi::FOPEN_NOFLUSH } else { 0 });
         Ok(())
     }
 
@@ -230,6 +217,17 @@ impl Session {
         )?;
         reply.u32(clamp(u64::try_from(count).unwrap_or(0))).u32(0);
         Ok(())
+    }
+}
+
+/// Opens a file with these flags of the guest's.
+fn open_with(flags: u32, open: impl Fn(OFlag) -> Result<OwnedFd, Errno>) -> Result<OwnedFd, Errno> {
+    let wanted = openable(flags)?;
+    let append = OFlag::from_bits_truncate(flags.cast_signed()) & OFlag::O_APPEND;
+    match open(wanted) {
+        // A file that may only ever grow (chattr +a) is only opened for just that.
+        Err(Errno::EPERM) if !append.is_empty() => open(wanted | append),
+        other => other,
     }
 }
 

@@ -23,6 +23,7 @@ use crate::sys::{self, Stat};
 
 use super::place::{Budget, Place};
 use super::veil::{self, Nature};
+use super::version::Version;
 
 /// Inodes that a session may hold: some 250 bytes each.
 const LIMIT: usize = 1 << 21;
@@ -37,6 +38,8 @@ pub(super) struct Inode {
     pub(super) nature: Nature,
     file: File,
     place: Arc<Place>,
+    /// Of its content when it was last opened.
+    opened: Mutex<Option<Version>>,
 }
 
 /// Which file an inode is. One that is seen through two mounts is two inodes: one mount may be read-only.
@@ -67,6 +70,13 @@ impl Inode {
     /// The same, unless it is veiled: EACCES.
     pub(super) fn unveiled(&self) -> Result<Arc<OwnedFd>, Errno> {
         if self.is_veiled() { Err(Errno::EACCES) } else { self.look() }
+    }
+
+    /// Whether its content is that of its last open; `fd` is its file. Counts as an open.
+    pub(super) fn is_as_last_opened(&self, fd: &OwnedFd) -> bool {
+        let now = Version::of(fd);
+        let before = std::mem::replace(&mut *lock(&self.opened), now);
+        now.is_some() && now == before
     }
 
     /// What stat(2) says of it now.
@@ -195,7 +205,8 @@ impl Table {
         self.last_id += 1;
         let (id, file) = (self.last_id, File::of(stat));
         let place = budget.hold(fd, file.mount);
-        let inode = Arc::new(Inode { id, kind: kind_of(stat), nature, file, place });
+        let inode =
+            Arc::new(Inode { id, kind: kind_of(stat), nature, file, place, opened: Mutex::default() });
         self.by_file.insert(file, id);
         self.by_id.insert(id, Known { inode: inode.clone(), lookups: 1 });
         inode

@@ -21,6 +21,7 @@ mod place;
 mod ranges;
 mod session;
 mod veil;
+mod version;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
