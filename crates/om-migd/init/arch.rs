@@ -4,16 +4,22 @@ use core::arch::{asm, global_asm};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod nr {
+    pub(crate) const READ: usize = 0;
     pub(crate) const WRITE: usize = 1;
     pub(crate) const CLOSE: usize = 3;
+    pub(crate) const RT_SIGPROCMASK: usize = 14;
     pub(crate) const IOCTL: usize = 16;
     pub(crate) const CLONE: usize = 56;
     pub(crate) const EXECVE: usize = 59;
     pub(crate) const WAIT4: usize = 61;
+    pub(crate) const KILL: usize = 62;
     pub(crate) const FCNTL: usize = 72;
+    pub(crate) const SETPGID: usize = 109;
     pub(crate) const SETSID: usize = 112;
-    pub(crate) const FACCESSAT: usize = 269;
     pub(crate) const EXIT_GROUP: usize = 231;
+    pub(crate) const FACCESSAT: usize = 269;
+    pub(crate) const PPOLL: usize = 271;
+    pub(crate) const PIPE2: usize = 293;
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -22,8 +28,14 @@ pub(crate) mod nr {
     pub(crate) const FACCESSAT: usize = 48;
     pub(crate) const IOCTL: usize = 29;
     pub(crate) const CLOSE: usize = 57;
+    pub(crate) const PIPE2: usize = 59;
+    pub(crate) const READ: usize = 63;
     pub(crate) const WRITE: usize = 64;
+    pub(crate) const PPOLL: usize = 73;
     pub(crate) const EXIT_GROUP: usize = 94;
+    pub(crate) const KILL: usize = 129;
+    pub(crate) const RT_SIGPROCMASK: usize = 135;
+    pub(crate) const SETPGID: usize = 154;
     pub(crate) const SETSID: usize = 157;
     pub(crate) const CLONE: usize = 220;
     pub(crate) const EXECVE: usize = 221;

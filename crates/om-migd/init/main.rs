@@ -1,8 +1,23 @@
 //! `om-init`: PID 1 of a job.
 //!
-//! It starts the command in a session of its own, reaps whatever is left behind to it, reports how the
-//! command ended, and exits after the last process. It runs as the job's user and is dumped and restored
-//! with the job, so it is as small as can be: no allocation, no library, a few system calls.
+//! It starts the command in a process group of its own, reaps whatever is left behind to it, reports how the
+//! command ended and when it was stopped, and exits after the last process. As PID 1 it is deaf to every signal
+//! from within the job.
+//!
+//! A group can be stopped from the keyboard, or by a program like an editor itself, only if somebody is there to let
+//! it go on: the kernel wants one of its members to have a parent in the same session and another group.
+//! Without a terminal that is om-init, which leads the session. With one the command has to lead it, since a move
+//! gives the terminal back to the leader alone; then two [companions](accompany) fulfil the condition.
+//!
+//! ```text
+//! om-init (1)                          om-init (1)
+//! ├ session 1                          └ the command (2)   session 2, group 2
+//! └ the command (2)  session 1,        └ companion (4)     session 2, group 4
+//!                    group 2             └ companion (5)   session 2, group 2
+//! ```
+//!
+//! It runs as the job's user and is dumped and restored with the job, so it is as small as can be: no
+//! allocation, no library, a few system calls.
 //!
 //! ```text
 //! om-init TTY PROGRAM ARGV0 [ARG…]      descriptor 3: reports, closed in the command
@@ -10,8 +25,8 @@
 //!         └ the descriptor that becomes the controlling terminal: 0, 1, 2 or -
 //! ```
 //!
-//! A report is 8 bytes: a little-endian kind ([`STARTED`], [`FAILED`], [`ENDED`]) and its value (a pid, an errno,
-//! a wait status). The command is always PID 2.
+//! A report is 8 bytes: a little-endian kind ([`STARTED`] and so on) and its value (a pid, an errno, a wait
+//! status, a signal). The command is always PID 2.
 #![no_std]
 #![no_main]
 
@@ -26,6 +41,10 @@ const STARTED: u32 = 1;
 const FAILED: u32 = 2;
 /// The command ended; the value is its wait status.
 const ENDED: u32 = 3;
+/// The command was stopped; the value is the signal. After a move it may come again for the same stop.
+const STOPPED: u32 = 4;
+/// The command goes on; no value.
+const CONTINUED: u32 = 5;
 
 const ENOENT: isize = -2;
 const EINTR: isize = -4;
@@ -35,6 +54,16 @@ const ENOTDIR: isize = -20;
 const AT_FDCWD: usize = -100_isize as usize;
 const TIOCSCTTY: usize = 0x540e;
 const SIGCHLD: usize = 17;
+const SIGKILL: usize = 9;
+const WUNTRACED: usize = 2;
+const WCONTINUED: usize = 8;
+/// What wait4 gives for a process that goes on.
+const GOES_ON: i32 = 0xffff;
+
+/// The command's pid.
+const COMMAND: usize = 2;
+/// The pids of its companions, if it has a terminal; between them and the command there was one that has ended.
+const COMPANIONS: [usize; 2] = [4, 5];
 
 type Strings = *const *const u8;
 
@@ -55,32 +84,78 @@ extern "C" fn start(stack: *const usize) -> ! {
         exit(125);
     }
     syscall(nr::SETSID, [0; 4]);
+    // SAFETY: there are at least four arguments, null-terminated.
+    let terminal = unsafe { terminal(*argv.add(1)) };
     let child = fork();
     if child == 0 {
-        // SAFETY: there are at least four arguments.
-        unsafe { command(*argv.add(1), *argv.add(2), argv.add(3), envp) }
+        // SAFETY: as above.
+        unsafe { command(terminal, *argv.add(2), argv.add(3), envp) }
     }
     for fd in 0..3 {
         syscall(nr::CLOSE, [fd, 0, 0, 0]);
     }
     report(STARTED, child as u32);
-    reap(child)
+    reap(terminal.is_some())
+}
+
+/// The descriptor of the terminal, from its name.
+unsafe fn terminal(name: *const u8) -> Option<usize> {
+    // SAFETY: null-terminated, so there is a first byte.
+    let first = unsafe { *name };
+    (b'0'..=b'2').contains(&first).then(|| usize::from(first - b'0'))
 }
 
 /// Becomes the command.
-unsafe fn command(tty: *const u8, program: *const u8, argv: Strings, envp: Strings) -> ! {
-    syscall(nr::SETSID, [0; 4]);
-    // SAFETY: all four come from the kernel's own argument block, which lives as long as the process.
-    let error = unsafe {
-        if (b'0'..=b'2').contains(&*tty) {
-            syscall(nr::IOCTL, [usize::from(*tty - b'0'), TIOCSCTTY, 0, 0]);
+unsafe fn command(terminal: Option<usize>, program: *const u8, argv: Strings, envp: Strings) -> ! {
+    match terminal {
+        None => drop(syscall(nr::SETPGID, [0; 4])),
+        Some(fd) => {
+            syscall(nr::SETSID, [0; 4]);
+            syscall(nr::IOCTL, [fd, TIOCSCTTY, 0, 0]);
+            accompany();
         }
+    }
+    // SAFETY: all three come from the kernel's own argument block, which lives as long as the process.
+    let error = unsafe {
         // Closed by a successful execve, still open to report a failed one.
         syscall(nr::FCNTL, [REPORT, 2, 1, 0]);
         execute(program, argv, envp)
     };
     report(FAILED, error.unsigned_abs() as u32);
     exit(if error == ENOENT || error == ENOTDIR { 127 } else { 126 })
+}
+
+/// Gives the command, whose pid this process has already, its companions: one in its own group, and that one's parent in
+/// another. They are om-init's children and grandchildren, not the command's, do nothing, and are deaf.
+fn accompany() {
+    const O_CLOEXEC: usize = 0o2_000_000;
+    let mut ends = [0_i32; 2];
+    syscall(nr::PIPE2, [core::ptr::from_mut(&mut ends) as usize, O_CLOEXEC, 0, 0]);
+    let [reader, writer] = ends.map(|end| end as usize);
+    let between = fork();
+    if between == 0 {
+        if fork() == 0 {
+            syscall(nr::SETPGID, [0; 4]);
+            const SIG_SETMASK: usize = 2;
+            let all = u64::MAX;
+            syscall(nr::RT_SIGPROCMASK, [SIG_SETMASK, &raw const all as usize, 0, size_of::<u64>()]);
+            if fork() == 0 {
+                syscall(nr::SETPGID, [0, COMMAND, 0, 0]);
+            }
+            for fd in 0..=writer.max(reader).max(REPORT) {
+                syscall(nr::CLOSE, [fd, 0, 0, 0]);
+            }
+            loop {
+                syscall(nr::PPOLL, [0; 4]);
+            }
+        }
+        exit(0);
+    }
+    syscall(nr::CLOSE, [writer, 0, 0, 0]);
+    // Ends when both companions have closed theirs.
+    syscall(nr::READ, [reader, core::ptr::from_mut(&mut ends) as usize, 1, 0]);
+    syscall(nr::CLOSE, [reader, 0, 0, 0]);
+    syscall(nr::WAIT4, [between as usize, 0, 0, 0]);
 }
 
 /// As execvp(3): a name without a slash is looked up in `$PATH`, a file that is no program goes to the shell.
@@ -154,17 +229,35 @@ unsafe fn execute_file(file: *const u8, argv: Strings, envp: Strings) -> isize {
 }
 
 /// Waits until no process is left, then exits as the command did.
-fn reap(command: isize) -> ! {
+fn reap(has_companions: bool) -> ! {
     let mut last = 0_i32;
     loop {
         let mut status = 0_i32;
-        let pid = syscall(nr::WAIT4, [usize::MAX, core::ptr::from_mut(&mut status) as usize, 0, 0]);
-        if pid == command {
-            last = status;
-            report(ENDED, status as u32);
+        let options = WUNTRACED | WCONTINUED;
+        let pid = syscall(nr::WAIT4, [usize::MAX, core::ptr::from_mut(&mut status) as usize, options, 0]);
+        if pid == COMMAND as isize {
+            if status == GOES_ON {
+                report(CONTINUED, 0);
+            } else if status & 0xff == 0x7f {
+                report(STOPPED, (status >> 8) as u32 & 0xff);
+            } else {
+                if has_companions {
+                    dismiss();
+                }
+                last = status;
+                report(ENDED, status as u32);
+            }
         } else if pid < 0 && pid != EINTR {
             exit(if last & 0x7f == 0 { (last >> 8) as usize & 0xff } else { 128 + (last as usize & 0x7f) })
         }
+    }
+}
+
+/// Ends the companions. The second becomes om-init's own child by the end of the first.
+fn dismiss() {
+    for pid in COMPANIONS {
+        syscall(nr::KILL, [pid, SIGKILL, 0, 0]);
+        syscall(nr::WAIT4, [pid, 0, 0, 0]);
     }
 }
 

@@ -28,7 +28,6 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
-use nix::sched::CpuSet;
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
@@ -344,16 +343,14 @@ fn try_become_job(
         .map_err(|error| at("cannot enter the cgroup", &launch.cgroup, &error))?;
     let init = File::open(INIT)?;
 
-    let mut cpus = CpuSet::new();
-    for cpu in &launch.cpus {
-        let _ = cpus.set(*cpu as usize);
-    }
-    let _ = nix::sched::sched_setaffinity(Pid::from_raw(0), &cpus);
+    let _ = nix::sched::sched_setaffinity(Pid::from_raw(0), &sys::cpu_set(&launch.cpus));
     let _ = sys::set_nice(launch.nice);
-    limits::apply(&launch.limits)?;
     umask(Mode::from_bits_truncate(launch.umask));
 
     nix::unistd::chroot(ROOT)?;
+    // Before the limits: they may allow fewer descriptors than it takes to put these in order.
+    place_streams(launch, fds, terminal)?;
+    limits::apply(&launch.limits)?;
     let who = &launch.credentials;
     let groups: Vec<Gid> = who.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     nix::unistd::setgroups(&groups)?;
@@ -363,7 +360,6 @@ fn try_become_job(
     let cwd = Path::new(std::ffi::OsStr::from_bytes(&launch.cwd));
     std::env::set_current_dir(cwd).map_err(|error| at("cannot enter the working directory", cwd, &error))?;
 
-    place_streams(launch, fds, terminal)?;
     let tty = launch.streams.iter().position(|kind| *kind == b't').map_or("-".to_owned(), |n| n.to_string());
     let mut argv = vec![CString::from(c"om-init"), CString::new(tty)?];
     argv.push(CString::new(launch.argv.first().cloned().unwrap_or_default())?);

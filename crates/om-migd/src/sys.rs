@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, setns, unshare};
+use nix::sched::{CloneFlags, CpuSet, setns, unshare};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork};
 
 /// The nice value of a process, -20 to 19.
@@ -36,6 +36,51 @@ pub fn set_nice(nice: i32) -> io::Result<()> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// These CPUs as the kernel wants them; numbers beyond what it can have are left out.
+#[must_use]
+pub fn cpu_set(cpus: &[u32]) -> CpuSet {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        let _ = set.set(*cpu as usize);
+    }
+    set
+}
+
+/// A duplicate of another process's descriptor.
+pub fn descriptor_of(pid: Pid, fd: RawFd) -> io::Result<OwnedFd> {
+    let open = |number| {
+        let number = RawFd::try_from(number).map_err(io::Error::other)?;
+        // SAFETY: the kernel has just made it for this call.
+        check(number).map(|number| unsafe { OwnedFd::from_raw_fd(number) })
+    };
+    // SAFETY: numbers only.
+    let process = open(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) })?;
+    // SAFETY: numbers only.
+    open(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), fd, 0) })
+}
+
+/// Has a timer with a descriptor expire at once, and from then on each `interval` (seconds, nanoseconds).
+pub fn expire_timer(timer: BorrowedFd<'_>, (tv_sec, tv_nsec): (i64, i64)) -> io::Result<()> {
+    let times = libc::itimerspec {
+        it_interval: libc::timespec { tv_sec, tv_nsec },
+        it_value: libc::timespec { tv_sec: 0, tv_nsec: 1 },
+    };
+    // SAFETY: `times` outlives the call.
+    check(unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const times, std::ptr::null_mut()) })
+        .map(drop)
+}
+
+nix::ioctl_write_ptr!(
+    /// Sets how often a timer has expired.
+    set_ticks, b'T', 0, u64);
+
+/// Sets how often a timer with a descriptor has expired since it was last read.
+pub fn set_timer_ticks(timer: BorrowedFd<'_>, ticks: u64) -> io::Result<()> {
+    // SAFETY: `ticks` outlives the call.
+    unsafe { set_ticks(timer.as_raw_fd(), &raw const ticks) }?;
+    Ok(())
 }
 
 /// Makes this process the one that orphans below it are handed to.

@@ -43,12 +43,23 @@ pub struct Start {
 /// What `om run` asks for afterwards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Send this signal to the job's command.
-    Signal(i32),
+    /// Send this signal to the job.
+    Signal(i32, Audience),
     /// The user's terminal has changed its size: rows, columns.
     WindowSize(u16, u16),
     /// Whether `om run` is in the foreground of its terminal and may read from it.
     Foreground(bool),
+}
+
+/// Which of a job's processes a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Audience {
+    /// The command alone, as `kill PID` has it.
+    Command,
+    /// The command's process group, as `kill %1`, timeout(1), `fg` and `bg` have it.
+    Group,
+    /// Whoever is in the foreground of the job's terminal, as keys have it; the command's group without a terminal.
+    Foreground,
 }
 
 /// What the keeper answers.

@@ -13,6 +13,7 @@
 mod ending;
 mod link;
 mod place;
+mod witness;
 
 use std::env;
 use std::fs::File;
@@ -23,15 +24,16 @@ use std::process::ExitCode;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use om_proto::control::{Reply, Request, Start, VERSION};
+use om_proto::control::{Audience, Reply, Request, Start, VERSION};
 
 use crate::cli::RunArgs;
 use crate::error::Failure;
-use crate::signals::{self, Signals};
+use crate::signals::{self, Caught, Signals};
 use crate::sys;
 use crate::terminal::{self, Terminal};
 use ending::Outcome;
 use link::Link;
+use witness::Witness;
 
 /// How often the terminal is looked at where no signal tells that it has changed hands: shells give it to a job that
 /// runs in the background without a word, and the rest of a pipeline takes it. Milliseconds.
@@ -64,6 +66,8 @@ pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
 struct Deputy {
     link: Link,
     signals: Signals,
+    /// Tells what came to the whole process group; none if the system has no process left for it.
+    witness: Option<Witness>,
     /// The user's terminal, if the job has one that stands for it.
     terminal: Option<Terminal>,
     /// Whether the job may read from the terminal, as last told.
@@ -113,12 +117,15 @@ impl Deputy {
         let mut deputy = Self {
             link,
             signals,
+            witness: None,
             terminal: if has_terminal { Terminal::of_streams() } else { None },
             told_foreground: None,
             interrupted: false,
         };
         deputy.look_at_terminal();
         let _ = let_go_of_pipes();
+        // Only now: the terminal looks for other programs of this group, and the witness is none.
+        deputy.witness = Witness::start().ok();
         Ok(deputy)
     }
 
@@ -127,8 +134,8 @@ impl Deputy {
         let failed = |what| move |source| Failure::Run { what, source };
         loop {
             self.wait().map_err(failed("wait for the job"))?;
-            while let Some(signal) = self.signals.next() {
-                self.handle_signal(signal);
+            while let Some(caught) = self.signals.next() {
+                self.handle_signal(caught);
             }
             self.link.flush();
             let is_open = self.link.receive().map_err(failed("hear the job's keeper"))?;
@@ -170,21 +177,29 @@ impl Deputy {
         }
     }
 
-    fn handle_signal(&mut self, signal: i32) {
-        match signal {
+    fn handle_signal(&mut self, caught: Caught) {
+        match caught.signal {
             // Of children that whoever executed this program left it with.
             libc::SIGCHLD => {}
             libc::SIGWINCH if self.terminal.is_some() => self.tell_size(),
             libc::SIGCONT => self.handle_continued(),
-            _ if signals::is_stop(signal) && !sys::was_ignored(signal) => {
-                self.link.tell(&Request::Signal(signal));
-                self.stop(signal, false);
-            }
-            _ => {
+            // One that stops does so to the job, and we follow when we hear of it.
+            signal => {
                 self.interrupted |= matches!(signal, libc::SIGINT | libc::SIGQUIT);
-                self.link.tell(&Request::Signal(signal));
+                let audience = self.audience(caught);
+                self.link.tell(&Request::Signal(signal, audience));
             }
         }
+    }
+
+    /// Who would have got this signal if the job's processes were here in this process's place.
+    fn audience(&mut self, caught: Caught) -> Audience {
+        let Caught { signal, from_kernel } = caught;
+        if from_kernel {
+            return if signals::is_terminals(signal) { Audience::Foreground } else { Audience::Command };
+        }
+        let was_for_all = self.witness.as_mut().is_some_and(|witness| witness.saw(signal));
+        if was_for_all { Audience::Group } else { Audience::Command }
     }
 
     /// The job has stopped; the user is to get his shell back.
@@ -202,15 +217,15 @@ impl Deputy {
         signals::stop(signal, whole_group);
         let came = std::iter::from_fn(|| self.signals.next());
         // The one that continued us is dealt with here, and there is none if the kernel did not stop us.
-        let came: Vec<i32> = came.filter(|signal| *signal != libc::SIGCONT).collect();
+        let came: Vec<Caught> = came.filter(|caught| caught.signal != libc::SIGCONT).collect();
         self.handle_continued();
-        came.into_iter().for_each(|signal| self.handle_signal(signal));
+        came.into_iter().for_each(|caught| self.handle_signal(caught));
     }
 
     fn handle_continued(&mut self) {
         self.told_foreground = None;
         self.look_at_terminal();
-        self.link.tell(&Request::Signal(libc::SIGCONT));
+        self.link.tell(&Request::Signal(libc::SIGCONT, Audience::Group));
     }
 
     /// Whether the terminal may become ours, or another's, without a signal.

@@ -13,6 +13,15 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::sys;
 
+/// A signal that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caught {
+    /// Its number.
+    pub signal: i32,
+    /// The kernel made it, of a key say, and nobody sent it.
+    pub from_kernel: bool,
+}
+
 /// All signals that can be caught.
 pub struct Signals {
     descriptor: SignalFd,
@@ -28,9 +37,10 @@ impl Signals {
     }
 
     /// The next signal that has come.
-    pub fn next(&self) -> Option<i32> {
+    pub fn next(&self) -> Option<Caught> {
         let info = self.descriptor.read_signal().ok().flatten()?;
-        i32::try_from(info.ssi_signo).ok()
+        let signal = i32::try_from(info.ssi_signo).ok()?;
+        Some(Caught { signal, from_kernel: info.ssi_code == libc::SI_KERNEL })
     }
 }
 
@@ -63,9 +73,10 @@ pub fn die(signal: i32, whole_group: bool) {
     }
 }
 
-/// Whether a terminal or a person stops programs with this signal.
-pub fn is_stop(signal: i32) -> bool {
-    matches!(signal, libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU)
+/// Whether a terminal sends this signal to a whole process group.
+pub fn is_terminals(signal: i32) -> bool {
+    use libc::{SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU};
+    [SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU].contains(&signal)
 }
 
 fn block_everything() {

@@ -84,3 +84,41 @@ pub fn unblock(signal: i32) {
         libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
     }
 }
+
+/// Starts a child process that runs `body` and ends. Only before there is a second thread.
+pub fn fork(body: impl FnOnce()) -> io::Result<()> {
+    // SAFETY: this program has one thread, so the child may do anything.
+    if let nix::unistd::ForkResult::Child = unsafe { nix::unistd::fork() }? {
+        body();
+        // SAFETY: ends without running what the parent will run at its own end.
+        unsafe { libc::_exit(0) }
+    }
+    Ok(())
+}
+
+/// Closes every descriptor of this process but one, whose owners must not use them any more.
+pub fn close_all_but(kept: i32) {
+    let (Ok(before), Ok(after)) = (u32::try_from(kept - 1), u32::try_from(kept + 1)) else { return };
+    // SAFETY: in a child that uses nothing but the one that is kept.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, 0, before, 0);
+        libc::syscall(libc::SYS_close_range, after, u32::MAX, 0);
+    }
+}
+
+/// Takes the signals that wait for this process, which has them blocked: bit n-1 for signal n.
+pub fn take_pending_signals() -> u64 {
+    let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut taken = 0;
+    // SAFETY: set and time outlive the call, and nothing is written.
+    unsafe {
+        let mut all: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut all);
+        loop {
+            match libc::sigtimedwait(&raw const all, std::ptr::null_mut(), &raw const at_once) {
+                signal @ 1..=64 => taken |= 1 << (signal - 1),
+                _ => return taken,
+            }
+        }
+    }
+}

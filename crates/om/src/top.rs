@@ -18,7 +18,7 @@ use crate::cli::TopArgs;
 use crate::ear::Ear;
 use crate::error::Failure;
 use crate::job::Reader;
-use crate::signals::{self, Signals};
+use crate::signals::{self, Caught, Signals};
 use crate::{sys, terminal};
 
 /// Between two pictures.
@@ -73,7 +73,7 @@ impl Top<'_> {
             self.wait(next)?;
             self.ear.take();
             let mut then = if Instant::now() >= next { Then::Draw } else { Then::GoOn };
-            while let Some(signal) = self.signals.next() {
+            while let Some(Caught { signal, .. }) = self.signals.next() {
                 then = handle_signal(signal, then)?;
             }
             if has_input()? {

@@ -20,7 +20,7 @@ use super::home::Candidate;
 use super::residence::{Ends, Residence};
 use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
-use super::{step, transfer};
+use super::{step, timers, transfer};
 use crate::cgroup::Cgroup;
 use crate::criu::{self, Criu};
 use crate::handover::arbiter;
@@ -238,6 +238,7 @@ impl Keeper {
                         format!("its terminal's settings: {error}")
                     })?;
                 }
+                timers::revive(&residence.cgroup);
                 let _ = residence.clear_images();
                 Ok(Restored { residence, ends, luggage, luggage_came })
             };
@@ -280,13 +281,16 @@ impl Keeper {
         self.cpu_before = luggage.cpu_us;
         self.moves = luggage.moves + 1;
         self.stopped = luggage.stopped;
+        self.note_command_stopped(luggage.command_stopped);
         self.locked = luggage.locked;
         self.command_ended = luggage.ended;
         self.moved_us = inspect::now_us();
         self.downtime_us =
             luggage.frozen_for_us + u64::try_from(luggage_came.elapsed().as_micros()).unwrap_or(u64::MAX);
-        if let Side::Guest(guest) = &self.side {
-            guest.resume();
+        match &self.side {
+            Side::Guest(guest) => guest.resume(),
+            // Elsewhere it could use every CPU.
+            Side::Home(home) => residence.confine(&home.cpus),
         }
         self.settle(residence, ends, luggage);
         #[expect(clippy::cast_precision_loss, reason = "a downtime of 2^53 microseconds is out of reach")]

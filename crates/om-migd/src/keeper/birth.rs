@@ -149,7 +149,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         umask: caller.umask,
         nice: caller.nice,
         limits: caller.limits,
-        cpus: caller.cpus,
+        cpus: caller.cpus.clone(),
         ignored_signals: request.ignored_signals,
         cgroup: cgroup.path().to_owned(),
     };
@@ -189,12 +189,14 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         inlets,
         outlets,
         delivered: [0; OUTPUTS],
+        cpus: caller.cpus,
         arbiter: Arbiter::default(),
         holder: Holder::Here,
         candidate: None,
         files: Arc::new(files),
         remote: Default::default(),
         ending: None,
+        input_read: None,
         gone: false,
     };
     listen(&birth, job, daemon, &sender)?;

@@ -339,6 +339,7 @@ impl Keeper {
             cpu_us: self.cpu_us(),
             moves: self.moves,
             stopped: self.stopped,
+            command_stopped: self.command_stopped,
             locked: self.locked,
             ended: self.command_ended,
             frozen_for_us: 0,

@@ -9,11 +9,15 @@ use super::run::{Keeper, Side};
 use crate::handover::source;
 use crate::inspect;
 use crate::net::message::{FromHome, ToHome};
+use crate::stdio::away_input::AwayInput;
+use crate::stdio::inlet::Inlet;
 use crate::stdio::outlet;
 
 /// What the job's PID 1 reports; see `init/main.rs`.
 const FAILED: u32 = 2;
 const ENDED: u32 = 3;
+const STOPPED: u32 = 4;
+const CONTINUED: u32 = 5;
 
 impl Keeper {
     pub(super) fn handle_report(&mut self, kind: u32, value: u32) {
@@ -38,7 +42,28 @@ impl Keeper {
                 self.command_ended = Some(value.cast_signed());
                 self.tell_ending();
             }
+            // A signal that lets it go on may have overtaken the report.
+            STOPPED => {
+                let stopped = self.residence.as_ref().is_some_and(|residence| residence.command_is_stopped());
+                self.note_command_stopped(stopped);
+            }
+            CONTINUED => self.note_command_stopped(false),
             _ => {}
+        }
+    }
+
+    /// The command was stopped by a signal, by its terminal's ^Z say, or goes on. The deputy stops with it, once for each
+    /// stop: PID 1 reports a stop again after a move.
+    pub(super) fn note_command_stopped(&mut self, stopped: bool) {
+        let news = std::mem::replace(&mut self.command_stopped, stopped) != stopped;
+        let holds = self.source.held() > 0;
+        match &mut self.side {
+            Side::Home(home) if news && stopped => home.tell_deputy(&Reply::Stopped),
+            Side::Guest(guest) if holds => guest.tell_home(&ToHome::CommandStopped(stopped)),
+            _ => {}
+        }
+        if news {
+            self.publish();
         }
     }
 
@@ -46,8 +71,10 @@ impl Keeper {
     pub(super) fn tell_ending(&mut self) {
         let Some(status) = self.command_ended else { return };
         let cpu_us = self.cpu_us();
+        let alone = self.residence.as_ref().is_none_or(|residence| residence.is_empty());
         match &mut self.side {
             Side::Home(home) => {
+                home.input_read = home.inlets[0].as_ref().and_then(Inlet::read_by_job).filter(|_| alone);
                 let ends =
                     std::array::from_fn(|n| home.outlets[n].as_ref().map_or(0, outlet::Outlet::catch_up));
                 home.ending.get_or_insert((Ending::from_wait_status(status), ends));
@@ -56,7 +83,8 @@ impl Keeper {
             Side::Guest(guest) => {
                 let output =
                     std::array::from_fn(|n| guest.outputs[n].as_ref().map_or(0, |output| output.catch_up()));
-                guest.tell_home(&ToHome::CommandEnded { status, output, cpu_us });
+                let input = guest.inputs[0].as_ref().map(AwayInput::read_by_job).filter(|_| alone);
+                guest.tell_home(&ToHome::CommandEnded { status, output, input, cpu_us });
             }
         }
     }
@@ -68,6 +96,9 @@ impl Keeper {
         if home.delivered_to_the_end()
             && let Some((status, _)) = home.ending
         {
+            if let (Some(inlet), Some(offset)) = (&home.inlets[0], home.input_read) {
+                inlet.give_back(offset);
+            }
             home.tell_deputy(&Reply::Exited { status, usage });
             home.deputy = None;
         }

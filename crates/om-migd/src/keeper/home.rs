@@ -28,6 +28,8 @@ pub struct Home {
     pub outlets: [Option<Outlet>; OUTPUTS],
     /// Up to where the user has got each output; everything once nobody reads.
     pub delivered: [u64; OUTPUTS],
+    /// The CPUs of this node that its caller may use.
+    pub cpus: Vec<u32>,
     /// Who has the job.
     pub arbiter: Arbiter,
     /// Where the job is.
@@ -40,6 +42,8 @@ pub struct Home {
     pub remote: Status,
     /// How the command ended, and where its outputs end.
     pub ending: Option<(Ending, [u64; OUTPUTS])>,
+    /// Up to where the command had read its stdin, if it has ended and nobody is left who might read on.
+    pub input_read: Option<u64>,
     /// The last process has ended.
     pub gone: bool,
 }

@@ -43,11 +43,14 @@ impl Keeper {
 
     /// Does to the job on this node what home says.
     pub(super) fn obey(&mut self, message: &FromHome) {
-        let Some(residence) = &self.residence else { return };
+        let Some(residence) = self.residence.clone() else { return };
         match *message {
-            FromHome::Signal(signal) => {
-                if let Err(error) = residence.signal(signal) {
+            FromHome::Signal(signal, audience) => {
+                if let Err(error) = residence.signal(signal, audience) {
                     log::debug!("signal {signal}: {error}");
+                }
+                if signal == libc::SIGCONT {
+                    self.note_command_stopped(false);
                 }
             }
             FromHome::WindowSize(rows, columns) => {
@@ -153,12 +156,14 @@ impl Keeper {
                 home.remote = status;
                 self.publish();
             }
-            ToHome::CommandEnded { status, output, cpu_us } => {
+            ToHome::CommandEnded { status, output, input, cpu_us } => {
                 self.command_ended = Some(status);
+                home.input_read = input;
                 home.remote.cpu_us = cpu_us;
                 home.ending.get_or_insert((Ending::from_wait_status(status), output));
                 self.finish_deputy();
             }
+            ToHome::CommandStopped(stopped) => self.note_command_stopped(stopped),
             ToHome::Gone { cpu_us } => {
                 home.remote.cpu_us = cpu_us;
                 home.gone = true;
@@ -299,6 +304,7 @@ impl Keeper {
         guest.lost = None;
         guest.gone_told = false;
         guest.route_output(received, sender);
+        guest.tell_home(&ToHome::CommandStopped(self.command_stopped));
         self.source_handles(source::Input::Linked, "");
         self.target_handles(target::Input::Linked);
         if self.command_ended.is_some() {
@@ -329,7 +335,7 @@ impl Keeper {
                 self.target_hears(epoch, target::Input::Aborted, &reason);
             }
             FromHome::Aborted { epoch, reason } => self.source_hears(epoch, source::Input::Aborted, &reason),
-            FromHome::Signal(_) | FromHome::WindowSize(..) | FromHome::Kill => self.obey(&message),
+            FromHome::Signal(..) | FromHome::WindowSize(..) | FromHome::Kill => self.obey(&message),
             FromHome::Stop(stopped) => self.set_stopped(stopped),
             FromHome::Lock(locked) => {
                 self.locked = locked;

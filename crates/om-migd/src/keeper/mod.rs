@@ -23,6 +23,7 @@ mod run;
 mod step;
 mod telling;
 mod threads;
+mod timers;
 mod transfer;
 
 pub use birth::main;

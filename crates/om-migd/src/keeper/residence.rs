@@ -5,12 +5,15 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::sched::sched_setaffinity;
 use nix::sys::stat::fstat;
-use nix::unistd::{Gid, Pid, Uid};
+use nix::unistd::{Gid, Pid, Uid, tcgetpgrp};
+use om_proto::control::Audience;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
 use crate::criu::{self, Criu};
+use crate::inspect;
 use crate::nest::{Credentials, Launch, Nest};
 use crate::stdio::input_pipe::InputPipe;
 use crate::stdio::{
@@ -146,17 +149,48 @@ impl Residence {
         Ok((Self { nest, cgroup, init, externals, terminal: master }, ends))
     }
 
-    /// Sends a signal to the command: the job's PID 2, or to all of its processes if it has ended.
-    pub fn signal(&self, signal: i32) -> io::Result<()> {
-        match self.command() {
-            Some(pid) => sys::send_signal(pid, signal),
-            None => {
-                for pid in self.cgroup.processes().into_iter().filter(|pid| *pid != self.init) {
-                    let _ = sys::send_signal(pid, signal);
+    /// Sends a signal to the command, the job's PID 2, to its group or to the terminal's foreground group; to all of the
+    /// job's processes if the command has ended.
+    pub fn signal(&self, signal: i32, audience: Audience) -> io::Result<()> {
+        let Some(command) = self.command() else {
+            for pid in self.cgroup.processes().into_iter().filter(|pid| *pid != self.init) {
+                let _ = sys::send_signal(pid, signal);
+            }
+            return Ok(());
+        };
+        let foreground = || self.terminal.as_ref().and_then(|master| tcgetpgrp(master).ok());
+        let target = match audience {
+            Audience::Command => command.as_raw(),
+            Audience::Group => -command.as_raw(),
+            Audience::Foreground => {
+                -foreground().filter(|group| group.as_raw() > 1).unwrap_or(command).as_raw()
+            }
+        };
+        sys::send_signal(Pid::from_raw(target), signal)
+    }
+
+    /// Whether the command is stopped by a signal at this moment.
+    #[must_use]
+    pub fn command_is_stopped(&self) -> bool {
+        self.command().is_some_and(inspect::is_stopped)
+    }
+
+    /// Lets the job run on these CPUs only. A thread that cannot be confined any more has ended.
+    pub fn confine(&self, cpus: &[u32]) {
+        let set = sys::cpu_set(cpus);
+        for pid in self.cgroup.processes() {
+            for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+                if let Some(thread) = task.file_name().to_str().and_then(|name| name.parse().ok()) {
+                    let _ = sched_setaffinity(Pid::from_raw(thread), &set);
                 }
-                Ok(())
             }
         }
+    }
+
+    /// Whether nothing of the job is left but its PID 1.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.cgroup.processes().iter().all(|pid| *pid == self.init)
     }
 
     /// The command's pid on this node, while it lives.

@@ -66,7 +66,10 @@ pub struct Keeper {
     pub(super) cpu_before: (u64, u64),
     pub(super) moves: u64,
     pub(super) locked: bool,
+    /// The user has stopped `om run`, and the job with it.
     pub(super) stopped: bool,
+    /// The command is stopped by a signal.
+    pub(super) command_stopped: bool,
     /// At home: `om run` is in the foreground of its terminal.
     foreground: bool,
     pub(super) result: Option<String>,
@@ -112,6 +115,7 @@ impl Keeper {
             moves: 0,
             locked: false,
             stopped: false,
+            command_stopped: false,
             foreground: true,
             result: None,
             moved_us,
@@ -225,7 +229,7 @@ impl Keeper {
     fn handle_deputy(&mut self, request: &Request) {
         let Side::Home(home) = &mut self.side else { return };
         match *request {
-            Request::Signal(signal) => self.tell_job(FromHome::Signal(signal)),
+            Request::Signal(signal, audience) => self.tell_job(FromHome::Signal(signal, audience)),
             Request::WindowSize(rows, columns) => self.tell_job(FromHome::WindowSize(rows, columns)),
             Request::Foreground(foreground) => {
                 self.foreground = foreground;
@@ -323,7 +327,9 @@ impl Keeper {
         if home.deputy.is_none() {
             return;
         }
-        let stopped = inspect::is_stopped(nix::unistd::Pid::from_raw(self.spec.deputy.cast_signed()));
+        // One that has only followed its command has nothing more to stop.
+        let deputy = nix::unistd::Pid::from_raw(self.spec.deputy.cast_signed());
+        let stopped = !self.command_stopped && inspect::is_stopped(deputy);
         if stopped != self.stopped {
             // The terminal is the shell's while the deputy is stopped.
             if let Some(inlet) = &home.inlets[TERMINAL_INPUT] {

@@ -82,7 +82,7 @@ impl Keeper {
             result: self.result.clone(),
             state: if moving {
                 JobState::Migrating
-            } else if self.stopped {
+            } else if self.stopped || self.command_stopped {
                 JobState::Stopped
             } else {
                 JobState::Running

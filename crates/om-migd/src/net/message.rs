@@ -7,6 +7,7 @@
 
 use std::net::IpAddr;
 
+use om_proto::control::Audience;
 use om_proto::cpu::{Baseline, Demand};
 use om_proto::omfs::Bounds;
 use serde::{Deserialize, Serialize};
@@ -113,6 +114,8 @@ pub struct Luggage {
     pub moves: u64,
     /// Whether the user has stopped the job.
     pub stopped: bool,
+    /// Whether the command is stopped by a signal of its own.
+    pub command_stopped: bool,
     /// Whether the owner has pinned it.
     pub locked: bool,
     /// How the command ended, if it has and others of the job go on.
@@ -194,9 +197,13 @@ pub enum ToHome {
         status: i32,
         /// Output written.
         output: [u64; OUTPUTS],
+        /// Input read, if nobody is left who might read on.
+        input: Option<u64>,
         /// CPU time of the whole job so far, microseconds: user, system.
         cpu_us: (u64, u64),
     },
+    /// The command was stopped by a signal, or goes on.
+    CommandStopped(bool),
     /// The last process has ended.
     Gone {
         /// CPU time of the whole job, microseconds: user, system.
@@ -269,8 +276,8 @@ pub enum FromHome {
     OutputTaken(u8, u64),
     /// Nobody reads this output stream any more.
     OutputClosed(u8),
-    /// A signal for the command.
-    Signal(i32),
+    /// A signal for the job.
+    Signal(i32, Audience),
     /// The user's terminal has this size: rows, columns.
     WindowSize(u16, u16),
     /// The user has stopped the job, or lets it go on.

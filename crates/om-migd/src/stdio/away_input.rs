@@ -89,6 +89,13 @@ impl AwayInput {
         self.shared.lock().received
     }
 
+    /// Up to where the job has read.
+    #[must_use]
+    pub fn read_by_job(&self) -> u64 {
+        let state = self.shared.lock();
+        state.received - (state.pipe.unread().len() + state.queue.len()) as u64
+    }
+
     /// The job is frozen and may leave: returns what it would take along.
     #[must_use]
     pub fn suspend(&self) -> InputState {

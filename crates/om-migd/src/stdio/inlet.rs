@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use nix::unistd::read;
+use nix::sys::stat::{SFlag, fstat};
+use nix::unistd::{Whence, lseek, read};
 
 use super::input_pipe::{Fill, InputPipe};
 use super::wake::Wake;
@@ -36,6 +37,8 @@ struct Shared {
     state: Mutex<State>,
     wake: Wake,
     user: OwnedFd,
+    /// The user's descriptor is a regular file: reading it never waits, and what was read too far can be given back.
+    is_file: bool,
 }
 
 /// Where the job's end of the stream is.
@@ -78,7 +81,8 @@ impl Inlet {
             held: false,
             finished: false,
         };
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user });
+        let is_file = fstat(&user)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user, is_file });
         let inlet = Self { shared: shared.clone() };
         std::thread::Builder::new().name("inlet".into()).stack_size(64 << 10).spawn(move || shared.run())?;
         Ok(inlet)
@@ -149,6 +153,33 @@ impl Inlet {
     /// The other side has this much.
     pub fn acknowledge(&self, offset: u64) {
         self.change(|state| state.acknowledge(offset));
+    }
+
+    /// Up to where the job here has read; none if it is not here, or if its input is no pipe.
+    #[must_use]
+    pub fn read_by_job(&self) -> Option<u64> {
+        match &*self.shared.lock() {
+            _ if !self.shared.is_file => None,
+            State { host: Host::Here(pipe) | Host::Suspended(pipe), base, .. } => {
+                Some(base - pipe.unread().len() as u64)
+            }
+            _ => None,
+        }
+    }
+
+    /// Nothing of the job reads any more, and it has read up to `offset`: of a regular file, whoever has it open too
+    /// reads on from there, as after any program that takes what it needs. Nothing is read from now on.
+    pub fn give_back(&self, offset: u64) {
+        self.change(|state| {
+            let ahead = (state.base + state.kept.len() as u64).saturating_sub(offset);
+            if let Ok(ahead) = i64::try_from(ahead)
+                && self.shared.is_file
+                && !state.finished
+            {
+                let _ = lseek(&self.shared.user, -ahead, Whence::SeekCur);
+            }
+            state.finished = true;
+        });
     }
 
     /// Ends the thread, and with it our hold on the user's descriptor.
@@ -243,9 +274,14 @@ impl Shared {
             let pipe = full.as_ref().map(|writer| (writer.as_fd(), PollFlags::POLLOUT));
             let [user, _] = self.wake.wait([user, pipe]);
             if !user.is_empty() && !moves_on {
-                // Without the lock: the user's descriptor may block in spite of the poll.
+                // Without the lock: the user's descriptor may block in spite of the poll. A file does not, and what is
+                // read of it may have to be given back.
+                let guard = self.is_file.then(|| self.lock());
+                if guard.as_ref().is_some_and(|state| state.finished) {
+                    return;
+                }
                 let result = read(&self.user, &mut buffer);
-                let mut state = self.lock();
+                let mut state = guard.unwrap_or_else(|| self.lock());
                 match result {
                     Ok(count @ 1..) => state.kept.extend(&buffer[..count]),
                     Err(Errno::EAGAIN | Errno::EINTR) => {}
@@ -288,6 +324,24 @@ mod tests {
         let mut rest = String::new();
         File::from(job).read_to_string(&mut rest).unwrap();
         assert_eq!(rest, "unread");
+    }
+
+    #[test]
+    fn what_was_read_too_far_of_a_file_is_given_back() {
+        let path = std::env::temp_dir().join(format!("om-inlet-{}", std::process::id()));
+        std::fs::write(&path, "first second third").unwrap();
+        let mut file = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let inlet = Inlet::start(file.try_clone().unwrap().into()).unwrap();
+        let (job, ours) = pipe_to_job().unwrap();
+        inlet.attach(InputPipe::new(ours).unwrap(), &InputState::default());
+        let mut first = [0; 6];
+        File::from(job).read_exact(&mut first).unwrap();
+        assert_eq!(inlet.read_by_job(), Some(6));
+        inlet.give_back(6);
+        let mut rest = String::new();
+        file.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "second third");
     }
 
     #[test]

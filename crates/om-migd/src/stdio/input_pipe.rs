@@ -31,6 +31,8 @@ pub struct InputPipe {
     /// A name of the pipe that counts neither as reader nor as writer, so that end of file and SIGPIPE still work.
     /// None for a terminal.
     name: Option<OwnedFd>,
+    /// After the end: keeps what was not read when the job has gone too.
+    rest: Option<OwnedFd>,
 }
 
 impl InputPipe {
@@ -39,7 +41,7 @@ impl InputPipe {
         let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
         let name = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
         let is_pipe = name.metadata()?.file_type().is_fifo();
-        Ok(Self { writer: Some(Arc::new(writer)), name: is_pipe.then(|| name.into()) })
+        Ok(Self { writer: Some(Arc::new(writer)), name: is_pipe.then(|| name.into()), rest: None })
     }
 
     /// The end to write to; none after [`Self::close`].
@@ -75,16 +77,24 @@ impl InputPipe {
 
     /// The job sees the end of its input after what is in the pipe.
     pub fn close(&mut self) {
-        self.writer = None;
+        if self.writer.is_some() {
+            // A reader that nobody writes to any more takes no SIGPIPE from anybody.
+            self.rest = self.reader();
+            self.writer = None;
+        }
     }
 
     /// A copy of what the job has not read. Empty for a terminal, whose input cannot be seen from outside.
     #[must_use]
     pub fn unread(&self) -> Vec<u8> {
-        let Some(name) = &self.name else { return Vec::new() };
-        let path = format!("/proc/self/fd/{}", name.as_raw_fd());
+        self.reader().map(|reader| peek(reader.as_fd())).unwrap_or_default()
+    }
+
+    /// Another end to read from, which does not block; none of a terminal.
+    fn reader(&self) -> Option<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.name.as_ref()?.as_raw_fd());
         let reader = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-        reader.map(|reader| peek(reader.as_fd())).unwrap_or_default()
+        reader.ok().map(OwnedFd::from)
     }
 }
 
@@ -97,17 +107,18 @@ mod tests {
     use crate::stdio::pipe_to_job;
 
     #[test]
-    fn unread_input_is_seen_and_stays_even_after_the_end() {
+    fn unread_input_is_seen_and_stays_even_after_the_end_and_the_job() {
         let (job, writer) = pipe_to_job().unwrap();
         let mut pipe = InputPipe::new(writer).unwrap();
         let mut queue = VecDeque::from(b"some input".to_vec());
         assert_eq!(pipe.fill(&mut queue), (Fill::Done, 10));
         pipe.close();
         assert_eq!(pipe.unread(), b"some input");
-        let mut text = String::new();
-        File::from(job).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "some input");
-        assert_eq!(pipe.unread(), b"");
+        let mut job = File::from(job);
+        let mut text = [0; 4];
+        job.read_exact(&mut text).unwrap();
+        drop(job);
+        assert_eq!(pipe.unread(), b" input");
     }
 
     #[test]

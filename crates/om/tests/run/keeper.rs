@@ -105,7 +105,7 @@ impl Job {
     /// The next request that is not about the terminal.
     pub fn hear_signal(&mut self) -> i32 {
         loop {
-            if let Request::Signal(signal) = self.hear() {
+            if let Request::Signal(signal, _) = self.hear() {
                 return signal;
             }
         }

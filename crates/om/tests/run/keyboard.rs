@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, OutputFlags, tcgetattr};
-use om_proto::control::{Ending, Reply, Request};
+use om_proto::control::{Audience, Ending, Reply, Request};
 
 use crate::keeper::{Job, Keeper, Running, until};
 
@@ -104,7 +104,7 @@ fn hear_foreground(job: &mut Job) -> bool {
     loop {
         match job.hear() {
             Request::Foreground(foreground) => return foreground,
-            Request::WindowSize(..) | Request::Signal(libc::SIGCONT) => {}
+            Request::WindowSize(..) | Request::Signal(libc::SIGCONT, _) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -153,7 +153,7 @@ fn a_job_that_stops_gives_the_shell_its_terminal_back_and_goes_on_with_fg() {
     desk.command("bg; echo in the back\"ground\"");
     desk.wait_for("in the background");
     assert!(!hear_foreground(&mut job));
-    assert_eq!(job.hear(), Request::Signal(libc::SIGCONT));
+    assert_eq!(job.hear(), Request::Signal(libc::SIGCONT, Audience::Group));
     // The shell gives a running job the terminal without a signal.
     desk.command("fg");
     assert!(hear_foreground(&mut job));
@@ -163,7 +163,7 @@ fn a_job_that_stops_gives_the_shell_its_terminal_back_and_goes_on_with_fg() {
     desk.wait_for("Stopped");
     desk.command("fg");
     assert!(hear_foreground(&mut job));
-    assert_eq!(job.hear(), Request::Signal(libc::SIGCONT));
+    assert_eq!(job.hear(), Request::Signal(libc::SIGCONT, Audience::Group));
     assert!(desk.is_raw());
     job.end(Ending::Code(0));
     desk.wait_for("ready$ ");
@@ -171,19 +171,18 @@ fn a_job_that_stops_gives_the_shell_its_terminal_back_and_goes_on_with_fg() {
 }
 
 #[test]
-fn suspending_a_job_without_terminal_stops_om_and_tells_the_job() {
+fn suspending_a_job_without_terminal_tells_the_job_and_om_follows() {
     let mut desk = Desk::new();
     desk.command("$OM x");
     let mut job = desk.keeper.start(false);
     desk.type_in("\x1a");
+    assert_eq!(job.hear(), Request::Signal(libc::SIGTSTP, Audience::Foreground));
+    job.say(&Reply::Stopped);
     desk.wait_for("Stopped");
     desk.command("fg");
-    let mut heard = vec![job.hear()];
-    while heard.last() != Some(&Request::Signal(libc::SIGCONT)) {
-        heard.push(job.hear());
-    }
+    assert_eq!(job.hear(), Request::Signal(libc::SIGCONT, Audience::Group));
     desk.type_in("\x03");
-    assert_eq!(job.hear(), Request::Signal(libc::SIGINT));
+    assert_eq!(job.hear(), Request::Signal(libc::SIGINT, Audience::Foreground));
     job.end(Ending::Signal(2));
     desk.wait_for("ready$ ");
 }
