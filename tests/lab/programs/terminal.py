@@ -123,4 +123,5 @@ print("end of input", flush=True)
     terminal.ends(5)
 
 
-main()
+if __name__ == "__main__":
+    main()
