@@ -18,6 +18,8 @@ use crate::{stay, sys};
 const OWN_PREFIX: &str = "/opt/om/sbin/criu";
 /// The first descriptor number that restored streams are handed over at.
 const FIRST_INHERITED: RawFd = 200;
+/// The largest pipe that CRIU uses to hand out pages, bytes.
+const PIPE_SIZE: u64 = 8 << 20;
 /// The Linux capability to exceed resource limits.
 const CAP_SYS_RESOURCE: u32 = 24;
 
@@ -33,7 +35,7 @@ pub enum Error {
     /// It ran and failed; its first error line. The job is unchanged.
     #[error("criu {action}: {message}")]
     Failed {
-        /// `dump`, `restore`, `page-server` or `check`.
+        /// `dump`, `restore`, `page-server`, `lazy-pages` or `check`.
         action: &'static str,
         /// The first error in its log.
         message: String,
@@ -53,6 +55,15 @@ pub struct Criu<'a> {
     pub ids: (Uid, Gid),
 }
 
+/// Where a dump leaves the job's memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a> {
+    /// What a page server, or who fetches pages, is at the other end of.
+    pub pages: BorrowedFd<'a>,
+    /// If the memory is to be fetched: a byte is written here when all the rest is dumped.
+    pub dumped: Option<BorrowedFd<'a>>,
+}
+
 /// A descriptor that the job has from outside: CRIU's name for it, and the new one on restore.
 pub type External = (String, OwnedFd);
 
@@ -70,14 +81,14 @@ pub fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
 }
 
 impl Criu<'_> {
-    /// Dumps a frozen job: its memory to the page server at the other end of `pages`, the rest into the image directory. It
-    /// stays frozen. `externals` are CRIU's names of its outside descriptors.
+    /// Dumps a frozen job: its memory to where `memory` says, the rest into the image directory. It stays frozen.
+    /// `externals` are CRIU's names of its outside descriptors.
     pub fn dump(
         &self,
         init: Pid,
         cgroup: &Cgroup,
         externals: &[String],
-        pages: BorrowedFd<'_>,
+        memory: Memory<'_>,
     ) -> Result<(), Error> {
         let mut command = self.command("dump");
         command.arg("--tree").arg(init.to_string()).arg("--freeze-cgroup").arg(cgroup.path());
@@ -92,8 +103,25 @@ impl Criu<'_> {
         for external in externals {
             command.arg("--external").arg(external);
         }
+        let mut fds = vec![(memory.pages, FIRST_INHERITED)];
+        command.arg("--ps-socket").arg(FIRST_INHERITED.to_string());
+        match memory.dumped {
+            None => drop(command.arg("--page-server")),
+            Some(dumped) => {
+                let number = FIRST_INHERITED + 1;
+                command.arg("--lazy-pages").arg("--status-fd").arg(number.to_string());
+                fds.push((dumped, number));
+            }
+        }
+        self.run(command, "dump", &fds)
+    }
+
+    /// Fetches the memory of a job that is restored with `follows` from the dump at the other end of `pages`. Returns when
+    /// all of it has come.
+    pub fn fetch_pages(&self, pages: BorrowedFd<'_>) -> Result<(), Error> {
+        let mut command = self.command("lazy-pages");
         command.arg("--page-server").arg("--ps-socket").arg(FIRST_INHERITED.to_string());
-        self.run(command, "dump", &[(pages, FIRST_INHERITED)])
+        self.run(command, "lazy-pages", &[(pages, FIRST_INHERITED)])
     }
 
     /// Serves pages: writes what a dump at the other end of `pages` sends into the image directory. Returns when that has
@@ -104,9 +132,13 @@ impl Criu<'_> {
         self.run(command, "page-server", &[(pages, FIRST_INHERITED)])
     }
 
-    /// Restores the job from the image directory, frozen, and returns its PID 1.
-    pub fn restore(&self, cgroup: &Cgroup, externals: &[External]) -> Result<Pid, Error> {
+    /// Restores the job from the image directory, frozen, and returns its PID 1. If its memory follows, somebody must be
+    /// fetching it already.
+    pub fn restore(&self, cgroup: &Cgroup, externals: &[External], follows: bool) -> Result<Pid, Error> {
         let mut command = self.command("restore");
+        if follows {
+            command.arg("--lazy-pages");
+        }
         command.args(["--manage-cgroups=ignore", "--restore-detached", "--file-locks", "--pidfile", "pid"]);
         // The action script must be a path in the nest: our own executable, even if its file was replaced.
         command.arg("--action-script").arg(format!("/proc/{}/exe", std::process::id()));
@@ -127,7 +159,7 @@ impl Criu<'_> {
         let mut command = Command::new(self.program);
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.arg(action).args(["--images-dir", IMAGES, "--no-default-config"]);
-        command.args(["-v3", "--log-file"]).arg(format!("{action}.log"));
+        command.args(["-v2", "--log-file"]).arg(format!("{action}.log"));
         command
     }
 
@@ -180,6 +212,18 @@ fn may_exceed_limits() -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .is_some_and(|mask| mask >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+/// Whether a job's memory can follow it: the kernel tells page faults to user space, and CRIU may have pipes of the size
+/// in which it hands pages out.
+#[must_use]
+pub fn can_follow(program: &Path) -> bool {
+    let pipe_size = fs::read_to_string("/proc/sys/fs/pipe-max-size").unwrap_or_default();
+    let has_pipes = may_exceed_limits() || pipe_size.trim().parse().is_ok_and(|size: u64| size >= PIPE_SIZE);
+    let mut command = Command::new(program);
+    command.env_clear().args(["check", "--no-default-config", "--feature", "uffd-noncoop"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    has_pipes && command.status().is_ok_and(|status| status.success())
 }
 
 /// Lets CRIU find out about this kernel once and keeps what it found, so that each later run saves some 40 ms. Must

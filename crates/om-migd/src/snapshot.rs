@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use om_proto::cpu::Baseline;
-use om_proto::omfs::{Bounds, JobState, Where};
+use om_proto::omfs::{Bounds, JobState, Mode, Where};
 use serde::{Deserialize, Serialize};
 
 use crate::net::message::Status;
@@ -42,6 +42,10 @@ pub struct Birth {
     pub allow_root: bool,
     /// What jobs use of CPUs if `om run` does not say.
     pub cpu_baseline: Baseline,
+    /// How jobs move if nobody says.
+    pub mode: Mode,
+    /// Whether a job's memory can follow it, on this kernel with this CRIU.
+    pub can_follow: bool,
 }
 
 /// Why a keeper is started.
@@ -58,8 +62,8 @@ pub enum Cause {
 /// om-migd to keeper.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
-    /// Move the job to this node.
-    Move(IpAddr),
+    /// Move the job to this node, in this way if one was named.
+    Move(IpAddr, Option<Mode>),
     /// Move it home.
     MoveHome,
     /// Pin it or not.
@@ -111,6 +115,8 @@ pub struct Snapshot {
     pub moves: u64,
     /// The owner has pinned it.
     pub locked: bool,
+    /// The node from which its memory is still coming.
+    pub fetching: Option<IpAddr>,
     /// What `result` says.
     pub result: Option<String>,
     /// Running, stopped or migrating.

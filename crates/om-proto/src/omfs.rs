@@ -17,6 +17,7 @@
 
 mod bounds;
 mod error;
+mod mode;
 mod place;
 mod process;
 mod root;
@@ -25,6 +26,7 @@ mod text;
 
 pub use bounds::{Bounds, MOST_NODES, OutOfBounds};
 pub use error::{OmError, ParseError};
+pub use mode::{Mode, MoveRequest};
 pub use place::{Destination, MoveResult, Where};
 pub use process::{OmProcess, Progress};
 pub use root::{Admin, OmRoot, Switch};

@@ -173,6 +173,12 @@ pub struct MoveArgs {
     /// An address, a node's name, `home`, or `best`: the node with the most CPU time to spare
     #[arg(value_name = "ADDR|home|best")]
     pub to: String,
+    /// Let it run on as soon as it can, and fetch its memory while it runs
+    ///
+    /// It stands still for the shortest time. Until all of its memory has come it cannot move on, and it is lost if the
+    /// node that it has left dies.
+    #[arg(long)]
+    pub lazy: bool,
     /// Only ask for the move; do not wait for it
     #[arg(long)]
     pub no_wait: bool,

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use om_proto::omfs::{Destination, MoveResult, OmError, OmProcess, OmRoot, Where};
+use om_proto::omfs::{Destination, Mode, MoveRequest, MoveResult, OmError, OmProcess, OmRoot, Where};
 
 use crate::cli::{HearingArgs, MoveArgs};
 use crate::ear::Ear;
@@ -45,7 +45,8 @@ pub fn run(root: &OmRoot, args: &MoveArgs) -> Result<ExitCode, Failure> {
     }
     let process = root.process(args.pid);
     let follow = Follow::new(&process, &job, destination).map_err(failed)?;
-    process.request(destination).map_err(failed)?;
+    let mode = args.lazy.then_some(Mode::Lazy);
+    process.request(MoveRequest { to: destination, mode }).map_err(failed)?;
     if args.no_wait {
         println!("{}: asked to move {}", args.pid, to(destination));
         return Ok(ExitCode::SUCCESS);

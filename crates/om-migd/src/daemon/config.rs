@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use om_proto::cpu::Baseline;
+use om_proto::omfs::Mode;
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be configured.
@@ -39,6 +40,8 @@ pub struct Config {
     pub grace_s: u64,
     /// Seconds that `om drain` may take to send guests away and call own jobs home.
     pub stop_grace_s: u32,
+    /// How jobs move if nobody says: `auto`, `copy`, `stream` or `lazy`.
+    pub mode: Mode,
     /// What jobs use of CPUs if `om run` does not say: `native`, or a level of x86-64.
     pub cpu_baseline: Baseline,
 }
@@ -59,6 +62,7 @@ impl Default for Config {
             allow_root: false,
             grace_s: 60,
             stop_grace_s: 80,
+            mode: Mode::Auto,
             cpu_baseline: Baseline::Native,
         }
     }

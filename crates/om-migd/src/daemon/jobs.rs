@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use om_proto::omfs::{Destination, JobStat, JobState, OutOfBounds, Where};
+use om_proto::omfs::{Destination, JobStat, JobState, MoveRequest, OutOfBounds, Where};
 
 use super::node::{self, BLOCK, BRING, EXPEL, Node, STAY};
 use crate::cgroup::Cgroup;
@@ -95,14 +95,14 @@ impl Inner {
 
     /// Registers a request to move a job; the errors are those of a write to `where`. Until its keeper has told how it
     /// stands the job counts as queued, so that of two requests the second is refused.
-    pub fn request_move(&mut self, job: &Snapshot, to: Destination) -> Result<(), Errno> {
+    pub fn request_move(&mut self, job: &Snapshot, request: MoveRequest) -> Result<(), Errno> {
         let here = self.node.address;
         let present = match (job.own, job.location) {
             (_, Where::Queued | Where::Migrating) => return Err(Errno::EBUSY),
             (true, Where::At(address)) => address,
             (true, Where::Home) | (false, _) => here,
         };
-        let target = match to {
+        let target = match request.to {
             Destination::Home => job.home,
             Destination::Node(address) => address.to_canonical(),
         };
@@ -121,7 +121,7 @@ impl Inner {
         if job.own && present == here && self.node.is_on(STAY) {
             return Err(Errno::EACCES);
         }
-        self.command(job.job, &Command::Move(target)).map_err(|_| Errno::ENOTCONN)?;
+        self.command(job.job, &Command::Move(target, request.mode)).map_err(|_| Errno::ENOTCONN)?;
         if let Some(snapshot) = self.jobs.get_mut(&job.job).and_then(|job| job.snapshot.as_mut()) {
             snapshot.location = Where::Queued;
         }
@@ -140,6 +140,9 @@ impl Inner {
         }
         match (&job.cgroup, &job.remote) {
             (Some(cgroup), _) => {
+                reasons.extend(
+                    job.fetching.map(|from| format!("fetching: its memory is still coming from {from}")),
+                );
                 reasons.extend(stay::reasons(&Cgroup::at(cgroup.clone())).iter().map(ToString::to_string));
                 if job.own && self.node.is_on(STAY) {
                     reasons.push("node_stay: this node keeps its own jobs (om stay)".to_owned());

@@ -17,7 +17,7 @@ use fuser::{
     ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyWrite, ReplyXattr, Request, Session,
     SessionACL, TimeOrNow, WriteFlags,
 };
-use om_proto::omfs::Destination;
+use om_proto::omfs::MoveRequest;
 
 use super::access::Access;
 use super::jobs::{Jobs, stat_of};
@@ -238,12 +238,12 @@ impl OmFiles {
             Node::File(entry, file) => {
                 let mut jobs = self.jobs.lock();
                 let job = jobs.by_pid(entry).cloned().ok_or(Errno::ESRCH)?;
-                let parsed: Result<Destination, _> = text.parse();
+                let parsed: Result<MoveRequest, _> = text.parse();
                 match FILES[file] {
                     _ if !self.access.may_change(job.uid, uid, gid, pid) => Err(Errno::EPERM),
                     "where" => {
-                        let to = parsed.map_err(|_| Errno::EINVAL)?;
-                        jobs.request_move(&job, to).map_err(|errno| Errno::from_i32(errno as i32))
+                        let request = parsed.map_err(|_| Errno::EINVAL)?;
+                        jobs.request_move(&job, request).map_err(|errno| Errno::from_i32(errno as i32))
                     }
                     "lock" => {
                         let lock = parse_switch(text)?;

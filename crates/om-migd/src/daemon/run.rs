@@ -99,6 +99,8 @@ pub fn run(config: &Config) -> io::Result<()> {
         min_uid: config.min_uid,
         allow_root: config.allow_root,
         cpu_baseline: config.cpu_baseline,
+        mode: config.mode,
+        can_follow: node.criu.as_deref().is_some_and(criu::can_follow),
     };
     let access = Access::of_group(&config.group);
     if access.group.is_none() {

@@ -1,14 +1,12 @@
 //! The target's part of a move: what [`crate::handover::target`] decides is done here.
 
 use std::io;
-use std::net::{IpAddr, Shutdown, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::unistd::{Gid, Uid};
 use om_proto::cpu::Cpu;
 use om_proto::frame;
 use om_proto::omfs::MoveResult;
@@ -17,19 +15,20 @@ use super::event::Event;
 use super::files::Connector;
 use super::guest::Guest;
 use super::home::Candidate;
+use super::memory::{self, Fetching};
 use super::residence::{Ends, Residence};
 use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
 use super::{step, timers, transfer};
 use crate::cgroup::Cgroup;
-use crate::criu::{self, Criu};
+use crate::criu;
 use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::handover::target::{Action, Input, State, Target};
 use crate::inspect;
 use crate::nest::{Credentials, Nest, Request};
 use crate::net::link;
-use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, ToHome};
+use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, ToHome, Way};
 use crate::net::tls::{Identity, Stream};
 use crate::snapshot::Birth;
 use crate::stdio::INPUTS;
@@ -56,12 +55,15 @@ pub struct Restored {
     ends: Ends,
     luggage: Luggage,
     luggage_came: Instant,
+    /// Its memory, if that is still coming.
+    fetching: Option<Fetching>,
 }
 
 /// Everything that is needed before the source freezes.
 pub struct Preparation {
     nest: Nest,
     stream: Stream,
+    way: Way,
     files: Option<Arc<om_homefs::client::Session>>,
 }
 
@@ -85,8 +87,8 @@ pub fn answer(stream: &mut Stream, answer: &OfferAnswer) -> io::Result<()> {
     frame::write(stream, answer)
 }
 
-/// Whether the job can run on this node at all.
-pub fn fits(birth: &Birth, offer: &Offer) -> Result<(), String> {
+/// Whether the job can run on this node at all, and how its memory is to come.
+pub fn fits(birth: &Birth, offer: &Offer) -> Result<Way, String> {
     if birth.criu.is_none() {
         return Err(criu::Error::Missing.to_string());
     }
@@ -94,25 +96,40 @@ pub fn fits(birth: &Birth, offer: &Offer) -> Result<(), String> {
         return Err(format!("it is for {}, this node is {}", offer.arch, std::env::consts::ARCH));
     }
     Cpu::read(Path::new("/proc")).fits(&offer.cpu).map_err(|unfit| unfit.to_string())?;
-    // The images and the restored memory are here at the same time for a moment.
-    let needed = offer.rss_bytes.saturating_mul(2).saturating_add(SPARE_BYTES);
+    let way = match offer.way {
+        Way::Stream if !birth.can_follow => Way::Copy,
+        Way::Lazy if !birth.can_follow => {
+            return Err(format!("memory cannot follow a job there: {}", memory::why_not()));
+        }
+        way => way,
+    };
+    // Of what is copied the images and the restored memory are here at the same time for a moment.
+    let copies = if way == Way::Copy { 2 } else { 1 };
+    let needed = offer.rss_bytes.saturating_mul(copies).saturating_add(SPARE_BYTES);
     match inspect::available_bytes() {
         Some(available) if available < needed => {
             Err(format!("a restore needs {} MiB of memory, {} are free", needed >> 20, available >> 20))
         }
-        _ => Ok(()),
+        _ => Ok(way),
     }
 }
 
 impl Keeper {
     /// At home: the job is offered back.
-    pub(super) fn handle_offer(&mut self, offer: Offer, mut stream: Stream) {
+    pub(super) fn handle_offer(&mut self, mut offer: Offer, mut stream: Stream) {
         let refusal = match &mut self.side {
             _ if self.arrival.is_some() || self.residence.is_some() => {
                 Some("the job is here already".to_owned())
             }
+            _ if self.serving.is_some() => Some("its memory has not all left this node yet".to_owned()),
             Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
-            Side::Home(home) => home.locks().map_or_else(|| fits(&self.birth, &offer), Err).err(),
+            Side::Home(home) => match home.locks().map_or_else(|| fits(&self.birth, &offer), Err) {
+                Ok(way) => {
+                    offer.way = way;
+                    None
+                }
+                Err(reason) => Some(reason),
+            },
         };
         let refusal = refusal.or_else(|| {
             let candidate = Candidate { link: None, node: self.birth.address, input_received: [0; INPUTS] };
@@ -141,7 +158,7 @@ impl Keeper {
             step::at("offered");
             let result = prepare_nest(&offer, line, &events);
             let result = match result {
-                Ok((nest, files)) => Ok(Box::new(Preparation { nest, stream, files })),
+                Ok((nest, files)) => Ok(Box::new(Preparation { nest, stream, way: offer.way, files })),
                 Err(error) => {
                     let _ = answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
                     Err(error.to_string())
@@ -210,7 +227,7 @@ impl Keeper {
         let Some(criu) = self.birth.criu.clone() else {
             return self.fail_arrival(epoch, &criu::Error::Missing.to_string());
         };
-        let Preparation { nest, mut stream, files } = *preparation;
+        let Preparation { nest, mut stream, way, files } = *preparation;
         if let Side::Guest(guest) = &mut self.side {
             guest.files = files;
         }
@@ -218,14 +235,21 @@ impl Keeper {
         let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
         threads::spawn("receive", move || {
             let receive = move || -> Result<Restored, String> {
-                answer(&mut stream, &OfferAnswer::Accepted).map_err(|error| error.to_string())?;
-                let luggage = receive_job(stream, &nest, &criu, &spec.credentials)?;
+                answer(&mut stream, &OfferAnswer::Accepted(way)).map_err(|error| error.to_string())?;
+                let (luggage, fetching) = receive_job(stream, way, &nest, &criu, &spec.credentials)?;
                 let luggage_came = Instant::now();
                 step::at("received");
                 let cgroup = Cgroup::create(&parent, &name).map_err(|error| error.to_string())?;
                 let names = luggage.externals.clone();
-                let restored =
-                    Residence::restore(nest, cgroup.clone(), &criu, &spec.credentials, spec.streams, &names);
+                let restored = Residence::restore(
+                    nest,
+                    cgroup.clone(),
+                    &criu,
+                    &spec.credentials,
+                    spec.streams,
+                    &names,
+                    fetching.is_some(),
+                );
                 let (residence, ends) = restored.map_err(|error| {
                     cgroup.remove();
                     error.to_string()
@@ -239,8 +263,18 @@ impl Keeper {
                     })?;
                 }
                 timers::revive(&residence.cgroup);
-                let _ = residence.clear_images();
-                Ok(Restored { residence, ends, luggage, luggage_came })
+                let fetching = match fetching {
+                    Some(fetching) if way == Way::Stream => {
+                        fetching.wait().inspect_err(|_| residence.destroy())?;
+                        log::debug!("all memory came {:?} after the luggage", luggage_came.elapsed());
+                        None
+                    }
+                    other => other,
+                };
+                if fetching.is_none() {
+                    let _ = residence.clear_images();
+                }
+                Ok(Restored { residence, ends, luggage, luggage_came, fetching })
             };
             let result = receive().map(Box::new);
             step::at("restored");
@@ -276,7 +310,12 @@ impl Keeper {
         let Some(Arrival { from, restored: Some(restored), .. }) = self.arrival.take() else {
             return log::error!("job {}: granted, but it is not here", self.spec.id);
         };
-        let Restored { residence, ends, luggage, luggage_came } = *restored;
+        let Restored { residence, ends, luggage, luggage_came, fetching } = *restored;
+        if let Some(fetching) = fetching {
+            self.fetching = Some(from);
+            let events = self.events.clone();
+            threads::spawn("fetch", move || drop(events.send(Event::Fetched(epoch, fetching.wait()))));
+        }
         self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
         self.moves = luggage.moves + 1;
@@ -297,6 +336,24 @@ impl Keeper {
         let seconds = self.downtime_us as f64 / 1e6;
         log::info!("job {}: came from {from}, {seconds:.3} s without running", self.spec.id);
         self.report_result(MoveResult::Ok { to: self.birth.address, seconds }.to_string());
+    }
+
+    /// All of the memory of a job that runs here has come, or never will: then it cannot go on.
+    pub(super) fn handle_fetched(&mut self, epoch: u64, result: Result<(), String>) {
+        let Some(from) = self.fetching.filter(|_| self.source.held() == epoch) else { return };
+        self.fetching = None;
+        let Some(residence) = &self.residence else { return };
+        match result {
+            Ok(()) => {
+                let _ = residence.clear_images();
+                self.publish();
+            }
+            Err(reason) => {
+                log::error!("job {}: lost, its memory was still on {from}: {reason}", self.spec.id);
+                residence.cgroup.kill();
+                self.report_failure(self.birth.address, &format!("lost: its memory was still on {from}"));
+            }
+        }
     }
 
     /// The move to this node does not happen: nothing of the job may be left here.
@@ -338,30 +395,21 @@ impl Restored {
     }
 }
 
-/// Receives everything of the job into the nest, its memory through a page server.
+/// Receives everything of the job into the nest; memory that follows it is being fetched then.
 fn receive_job(
     stream: Stream,
+    way: Way,
     nest: &Nest,
     program: &Path,
     credentials: &Credentials,
-) -> Result<Luggage, String> {
+) -> Result<(Luggage, Option<Fetching>), String> {
     let broken = |error: io::Error| format!("the source broke off: {error}");
     let (out, mut input) = link::split(stream).map_err(broken)?;
-    let (ours, theirs) = UnixStream::pair().map_err(broken)?;
-    let answers = ours.try_clone().map_err(broken)?;
-    threads::spawn("answers", move || transfer::send_answers(&answers, &out));
-    std::thread::scope(|scope| {
-        let ids = (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid));
-        let server = scope.spawn(move || {
-            let (namespace, images) = (nest.namespace.as_fd(), nest.images.as_fd());
-            Criu { program, namespace, images, ids }.serve_pages(theirs.as_fd())
-        });
-        let received = transfer::receive(&mut input, nest, credentials, &ours).map_err(broken);
-        let _ = ours.shutdown(Shutdown::Both);
-        let served = server.join().unwrap_or(Ok(()));
-        // A page server that failed explains a connection that broke.
-        received.and_then(|luggage| served.map(|()| luggage).map_err(|error| error.to_string()))
-    })
+    if way == Way::Copy {
+        return Ok((memory::receive_copy(&mut input, out, nest, program, credentials)?, None));
+    }
+    let luggage = transfer::receive(&mut input, nest, credentials, None).map_err(broken)?;
+    Ok((luggage, Some(Fetching::start(input, out, nest, program, credentials)?)))
 }
 
 /// Makes what the job needs here; for a guest the link home, which also asks home's leave.

@@ -239,8 +239,8 @@ fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> 
     let Some(identity) = identity(&birth)? else {
         return Err(io::Error::other("a job was offered, but this node has no cluster key and takes none"));
     };
-    let (offer, mut stream) = arrive::read_offer(&identity, socket)?;
-    if let Err(reason) = acceptable(daemon, &birth, job, &offer) {
+    let (mut offer, mut stream) = arrive::read_offer(&identity, socket)?;
+    if let Err(reason) = acceptable(daemon, &birth, job, &mut offer) {
         arrive::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
         return Err(io::Error::other(format!("job {job} from {}: refused: {reason}", offer.from)));
     }
@@ -262,8 +262,8 @@ fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> 
     Ok(keeper)
 }
 
-/// Whether this node takes the guest: its own rules, then om-migd's.
-fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &Offer) -> Result<(), String> {
+/// Whether this node takes the guest, and how its memory is to come: its own rules, then om-migd's.
+fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &mut Offer) -> Result<(), String> {
     let credentials = &offer.spec.credentials;
     if offer.spec.id != job {
         return Err("it was announced under another name".into());
@@ -275,7 +275,7 @@ fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &Offer) -> 
         return Err(format!("user id {} is below min-uid {}", credentials.uid, birth.min_uid));
     }
     offer.spec.bounds.check(birth.address, offer.spec.home).map_err(|error| error.to_string())?;
-    arrive::fits(birth, offer)?;
+    offer.way = arrive::fits(birth, offer)?;
     let question = News::Admit { rss_bytes: offer.rss_bytes };
     send_frame(daemon, &question, &[]).map_err(|error| error.to_string())?;
     match receive_frame(daemon, snapshot::MAX_FRAME) {

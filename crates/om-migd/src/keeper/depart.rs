@@ -1,18 +1,22 @@
 //! The source's part of a move: what [`crate::handover::source`] decides is done here.
+//!
+//! If the job's memory is to follow it while it runs already, its frozen copy here outlives the grant until all has been
+//! handed out: what is done then is put off ([`Afterwards`]).
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use om_proto::cpu::Cpu;
 use om_proto::frame;
-use om_proto::omfs::MoveResult;
+use om_proto::omfs::{Mode, MoveResult};
 
 use super::event::Event;
+use super::memory::{self, Serving};
 use super::residence::Residence;
 use super::run::{Keeper, Side};
 use super::{step, threads, transfer};
@@ -21,9 +25,8 @@ use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
 use crate::handover::source::{Action, Input};
 use crate::inspect;
-use crate::nest::Credentials;
 use crate::net::link::{self, Receiver, Sender};
-use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome};
+use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome, Way};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::{Identity, Stream};
 use crate::stay;
@@ -48,16 +51,31 @@ pub struct Departure {
     out: Option<Sender>,
     /// Why it was given up, while a thread is still at work for it.
     broken: Option<String>,
+    /// How its memory is to go.
+    way: Way,
+}
+
+/// What is to be done with the frozen copy here once nothing is handed out of it any more.
+pub enum Afterwards {
+    /// Nothing yet: home has not decided.
+    Undecided,
+    /// Let it run.
+    Resume,
+    /// Destroy it.
+    Leave(Arc<Residence>),
 }
 
 impl Keeper {
     /// Moves the job there, or says in `result` why not.
-    pub(super) fn request_move(&mut self, to: IpAddr) {
-        if self.source.moving().is_some() || self.arrival.is_some() {
+    pub(super) fn request_move(&mut self, to: IpAddr, mode: Option<Mode>) {
+        if self.source.moving().is_some()
+            || self.arrival.is_some()
+            || matches!(self.serving, Some(Afterwards::Resume))
+        {
             return log::debug!("job {}: a move goes on already", self.spec.id);
         }
         let Some(residence) = &self.residence else {
-            return self.relay_move(to);
+            return self.relay_move(to, mode);
         };
         if self.is_here(to) {
             return;
@@ -75,6 +93,14 @@ impl Keeper {
             let reason = reason.to_string();
             return self.report_failure(to, &reason);
         }
+        if let Some(from) = self.fetching {
+            return self.report_failure(to, &format!("its memory is still coming from {from}"));
+        }
+        let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
+        let way = match memory::choose(mode.unwrap_or(self.birth.mode), rss_bytes, self.birth.can_follow) {
+            Ok(way) => way,
+            Err(reason) => return self.report_failure(to, &reason),
+        };
         let attempted = match &self.side {
             Side::Home(home) => home.arbiter.attempted(),
             Side::Guest(_) => self.source.attempted(),
@@ -86,6 +112,7 @@ impl Keeper {
             accepted: None,
             out: None,
             broken: None,
+            way,
         });
         self.source_hears(attempted.max(self.source.attempted()) + 1, Input::Wish, "");
     }
@@ -147,6 +174,7 @@ impl Keeper {
             rss_bytes,
             arch: std::env::consts::ARCH.to_owned(),
             cpu: Cpu::read(Path::new("/proc")).demand(self.spec.cpu),
+            way: departure.way,
             init: Bytes(residence.init_program()),
         };
         log::info!("job {}: moving to {}", self.spec.id, departure.to);
@@ -159,9 +187,9 @@ impl Keeper {
     }
 
     /// At home, while the job is away: passes the wish on.
-    fn relay_move(&mut self, to: IpAddr) {
+    fn relay_move(&mut self, to: IpAddr, mode: Option<Mode>) {
         let Side::Home(home) = &self.side else { return };
-        match home.link().map(|link| link.send(&FromHome::Move(to))) {
+        match home.link().map(|link| link.send(&FromHome::Move(to, mode))) {
             Some(Ok(())) => {
                 self.relayed = Some(Instant::now());
                 self.publish();
@@ -177,6 +205,7 @@ impl Keeper {
                     && self.source.moving() == Some(epoch)
                 {
                     departure.out = Some(accepted.out.clone());
+                    departure.way = accepted.way;
                     departure.accepted = Some(*accepted);
                 }
                 self.source_hears(epoch, Input::Accepted, "");
@@ -208,7 +237,8 @@ impl Keeper {
         };
         threads::spawn("send", move || {
             let out = accepted.out.clone();
-            let dump = move || -> Result<(), String> {
+            let mut served = None;
+            let dump = || -> Result<(), String> {
                 let criu = criu.ok_or(crate::criu::Error::Missing).map_err(|error| error.to_string())?;
                 if let Some(files) = flush {
                     let root =
@@ -219,12 +249,28 @@ impl Keeper {
                 }
                 step::at("frozen");
                 residence.clear_images().map_err(|error| error.to_string())?;
-                dump_pages(&residence, &criu, &credentials, &accepted.out, accepted.input)?;
-                log::debug!("dumped after {:?}", frozen_at.elapsed());
-                step::at("dumped");
-                let sent = transfer::send(&accepted.out, &residence.nest, luggage, frozen_at);
-                log::debug!("sent after {:?}", frozen_at.elapsed());
-                sent.map_err(|error| format!("the connection to the target broke: {error}"))
+                let way = accepted.way;
+                let send_rest = || {
+                    log::debug!("dumped after {:?}", frozen_at.elapsed());
+                    step::at("dumped");
+                    let sent = transfer::send(&out, &residence.nest, luggage, frozen_at);
+                    log::debug!("sent after {:?}", frozen_at.elapsed());
+                    sent.map_err(|error| format!("the connection to the target broke: {error}"))
+                };
+                if way == Way::Copy {
+                    memory::copy(&residence, &criu, &credentials, accepted)?;
+                    return send_rest();
+                }
+                let serving = Serving::start(&residence, &criu, &credentials)?;
+                if let Err(reason) = send_rest() {
+                    serving.give_up();
+                    return Err(reason);
+                }
+                if way == Way::Stream {
+                    return serving.serve(&accepted.out, accepted.input);
+                }
+                served = Some((serving, accepted));
+                Ok(())
             };
             let result = dump();
             step::at("sent");
@@ -232,13 +278,37 @@ impl Keeper {
                 let _ = out.send(&Part::Abandoned(reason.clone()));
             }
             let _ = events.send(Event::Sent(epoch, result));
+            if let Some((serving, accepted)) = served {
+                let result = serving.serve(&accepted.out, accepted.input);
+                let _ = events.send(Event::Served(epoch, result));
+            }
         });
     }
 
     pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {
         match result {
-            Ok(()) => self.source_hears(epoch, Input::Sent, ""),
+            Ok(()) => {
+                if self.departure.as_ref().is_some_and(|departure| departure.way == Way::Lazy) {
+                    self.serving = Some(Afterwards::Undecided);
+                }
+                self.source_hears(epoch, Input::Sent, "");
+            }
             Err(reason) => self.source_hears(epoch, Input::Failed, &reason),
+        }
+    }
+
+    /// Nothing is handed out of the frozen copy any more.
+    pub(super) fn handle_served(&mut self, epoch: u64, result: Result<(), String>) {
+        if let Err(reason) = result {
+            log::warn!("job {}: its memory (epoch {epoch}): {reason}", self.spec.id);
+        }
+        match self.serving.take() {
+            Some(Afterwards::Resume) => self.resume(),
+            Some(Afterwards::Leave(residence)) => {
+                self.residence = Some(residence);
+                self.leave();
+            }
+            Some(Afterwards::Undecided) | None => {}
         }
     }
 
@@ -273,6 +343,13 @@ impl Keeper {
 
     /// The job goes on here as if nothing had happened.
     fn resume(&mut self) {
+        if let Some(afterwards @ Afterwards::Undecided) = &mut self.serving {
+            *afterwards = Afterwards::Resume;
+            if let Some(departure) = &mut self.departure {
+                departure.out.take().inspect(Sender::close);
+            }
+            return;
+        }
         match &self.side {
             Side::Home(home) => home.inlets.iter().flatten().for_each(|inlet| inlet.resume()),
             Side::Guest(guest) => guest.resume(),
@@ -286,8 +363,14 @@ impl Keeper {
 
     /// The job is another node's: nothing of it may be left here.
     fn leave(&mut self) {
-        log::info!("job {}: has left", self.spec.id);
         self.departure = None;
+        if self.serving.is_some()
+            && let Some(residence) = self.residence.take()
+        {
+            self.serving = Some(Afterwards::Leave(residence));
+            return log::info!("job {}: has left, its memory follows", self.spec.id);
+        }
+        log::info!("job {}: has left", self.spec.id);
         match &self.side {
             // What is left is destroyed at the keeper's own end.
             Side::Guest(_) => self.finish(),
@@ -374,38 +457,12 @@ fn freeze(cgroup: &Cgroup, stopped: bool) -> Result<(), String> {
 
 /// A move connection whose target has taken the offer.
 pub struct Accepted {
-    out: Sender,
-    input: Receiver,
-}
-
-/// Dumps the job while its memory goes to the target.
-fn dump_pages(
-    residence: &Residence,
-    criu: &Path,
-    credentials: &Credentials,
-    out: &Sender,
-    mut input: Receiver,
-) -> Result<(), String> {
-    let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
-    let answers = ours.try_clone().map_err(|error| error.to_string())?;
-    threads::spawn("answers", move || transfer::receive_answers(&mut input, &answers));
-    std::thread::scope(|scope| {
-        let sending = scope.spawn(|| {
-            let result = transfer::send_pages(&ours, out);
-            if result.is_err() {
-                // CRIU must not wait for a target that is gone.
-                let _ = ours.shutdown(Shutdown::Both);
-            }
-            result
-        });
-        let dumped = residence.dump(criu, credentials, theirs.as_fd());
-        drop(theirs);
-        let _ = ours.shutdown(Shutdown::Write);
-        match sending.join() {
-            Ok(Err(error)) => Err(format!("the connection to the target broke: {error}")),
-            _ => dumped.map_err(|error| error.to_string()),
-        }
-    })
+    /// The way there.
+    pub out: Sender,
+    /// The way back.
+    pub input: Receiver,
+    /// How the job's memory is to go.
+    pub way: Way,
 }
 
 /// Connects to the target and asks whether it takes the job.
@@ -418,9 +475,9 @@ fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<
         Ok((stream, answer))
     };
     match ask() {
-        Ok((stream, OfferAnswer::Accepted)) => {
+        Ok((stream, OfferAnswer::Accepted(way))) => {
             let (out, input) = link::split(stream).map_err(|error| error.to_string())?;
-            Ok(Accepted { out, input })
+            Ok(Accepted { out, input, way })
         }
         Ok((_, OfferAnswer::Refused(reason))) => Err(format!("{} refuses: {reason}", target.ip())),
         Err(error) => Err(format!("{} does not take it: {error}", target.ip())),

@@ -65,6 +65,10 @@ pub enum Event {
     Offered(u64, Result<Box<Accepted>, String>),
     /// As a source: everything was sent, or not.
     Sent(u64, Result<(), String>),
+    /// As a source of a job that runs elsewhere already: its memory was handed out, or not.
+    Served(u64, Result<(), String>),
+    /// As its target: all of its memory has come, or will not.
+    Fetched(u64, Result<(), String>),
     /// What another node knows of this epoch, if it has answered.
     Answer(u64, Option<Answer>),
     /// Another node asks about this epoch.

@@ -341,7 +341,7 @@ impl Keeper {
                 self.locked = locked;
                 self.publish();
             }
-            FromHome::Move(to) => self.request_move(to),
+            FromHome::Move(to, mode) => self.request_move(to, mode),
             FromHome::Over => self.finish(),
             stream => {
                 guest.stream(&stream);

@@ -18,6 +18,7 @@ pub mod guest;
 pub mod home;
 mod inquiry;
 mod links;
+mod memory;
 pub mod residence;
 mod run;
 mod step;

@@ -12,7 +12,7 @@ use om_proto::control::Audience;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
-use crate::criu::{self, Criu};
+use crate::criu::{self, Criu, Memory};
 use crate::inspect;
 use crate::nest::{Credentials, Launch, Nest};
 use crate::stdio::input_pipe::InputPipe;
@@ -90,7 +90,7 @@ impl Residence {
     }
 
     /// Restores a job, frozen, in a nest that was built for it. `names` are CRIU's names at the node where it was
-    /// dumped.
+    /// dumped; if its memory follows, somebody must be fetching it already.
     pub fn restore(
         mut nest: Nest,
         cgroup: Cgroup,
@@ -98,6 +98,7 @@ impl Residence {
         credentials: &Credentials,
         streams: [StreamKind; 3],
         names: &Externals,
+        follows: bool,
     ) -> Result<(Self, Ends), criu::Error> {
         let failed = |error: io::Error| criu::Error::Failed { action: "restore", message: error.to_string() };
         let (job_ends, ends) = make_pipes(streams).map_err(failed)?;
@@ -117,7 +118,7 @@ impl Residence {
             images: nest.images.as_fd(),
             ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
         };
-        let init = criu.restore(&cgroup, &externals)?;
+        let init = criu.restore(&cgroup, &externals, follows)?;
         drop(externals);
         Self::complete(nest, cgroup, init, &job_ends, ends, terminal).map_err(failed)
     }
@@ -203,12 +204,12 @@ impl Residence {
         })
     }
 
-    /// Dumps the frozen job: its memory to the page server at the other end of `pages`, the rest into the image directory.
+    /// Dumps the frozen job: its memory to where `memory` says, the rest into the image directory.
     pub fn dump(
         &self,
         program: &Path,
         credentials: &Credentials,
-        pages: BorrowedFd<'_>,
+        memory: Memory<'_>,
     ) -> Result<(), criu::Error> {
         let criu = Criu {
             program,
@@ -216,7 +217,7 @@ impl Residence {
             images: self.nest.images.as_fd(),
             ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
         };
-        criu.dump(self.init, &self.cgroup, &self.externals.names(), pages)
+        criu.dump(self.init, &self.cgroup, &self.externals.names(), memory)
     }
 
     /// The file of its PID 1.

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use om_proto::control::{Reply, Request};
 
 use super::arrive::Arrival;
-use super::depart::Departure;
+use super::depart::{Afterwards, Departure};
 use super::event::Event;
 use super::guest::Guest;
 use super::home::{Candidate, Holder, Home};
@@ -54,6 +54,10 @@ pub struct Keeper {
     pub(super) source: Source,
     /// A move away from this node.
     pub(super) departure: Option<Departure>,
+    /// Its memory is being handed out to another node, where it runs or may run already.
+    pub(super) serving: Option<Afterwards>,
+    /// The node from which its memory is still coming: it cannot move on.
+    pub(super) fetching: Option<IpAddr>,
     /// A move to this node.
     pub(super) arrival: Option<Arrival>,
     /// Since when home has had a move going on.
@@ -107,6 +111,8 @@ impl Keeper {
             residence: None,
             source: Source::without(),
             departure: None,
+            serving: None,
+            fetching: None,
             arrival: None,
             moving_since: None,
             guest_lost: None,
@@ -146,6 +152,9 @@ impl Keeper {
             Side::Home(home) => home.finish_streams(),
             Side::Guest(guest) => guest.finish(),
         }
+        if let Some(Afterwards::Leave(residence)) = self.serving.take() {
+            residence.destroy();
+        }
         if let Some(residence) = self.residence.take() {
             residence.destroy();
         }
@@ -183,6 +192,8 @@ impl Keeper {
             Event::HomeGone => self.lose_home("has nothing of it any more"),
             Event::Offered(epoch, result) => self.handle_offered(epoch, result),
             Event::Sent(epoch, result) => self.handle_sent(epoch, result),
+            Event::Served(epoch, result) => self.handle_served(epoch, result),
+            Event::Fetched(epoch, result) => self.handle_fetched(epoch, result),
             Event::Answer(epoch, answer) => self.handle_answer(epoch, answer),
             Event::Inquiry(epoch, stream) => self.handle_inquiry(epoch, *stream),
             Event::Offer(offer, stream) => self.handle_offer(*offer, *stream),
@@ -251,12 +262,12 @@ impl Keeper {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Move(to) => {
-                self.request_move(to);
+            Command::Move(to, mode) => {
+                self.request_move(to, mode);
                 // om-migd counts the job as queued until it hears from us.
                 self.publish();
             }
-            Command::MoveHome => self.request_move(self.spec.home),
+            Command::MoveHome => self.request_move(self.spec.home, None),
             Command::Lock(locked) => {
                 self.locked = locked;
                 match &self.side {

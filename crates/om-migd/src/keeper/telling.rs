@@ -28,7 +28,8 @@ impl Keeper {
     /// Why the job cannot move from this node; empty where it is not.
     fn stay_reasons(&self) -> Vec<String> {
         let reasons = self.residence.as_ref().map(|residence| stay::reasons(&residence.cgroup));
-        reasons.iter().flatten().map(ToString::to_string).collect()
+        let fetching = self.fetching.map(|from| format!("fetching: its memory is still coming from {from}"));
+        fetching.into_iter().chain(reasons.iter().flatten().map(ToString::to_string)).collect()
     }
 
     /// Tells every om-migd how the job stands.
@@ -79,6 +80,7 @@ impl Keeper {
             cpu: self.spec.cpu,
             moves: self.moves,
             locked: self.locked,
+            fetching: self.fetching,
             result: self.result.clone(),
             state: if moving {
                 JobState::Migrating

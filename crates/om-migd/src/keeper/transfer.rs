@@ -43,30 +43,22 @@ pub fn send_pages(mut dump: &UnixStream, out: &Sender) -> io::Result<()> {
         if count == 0 {
             return Ok(());
         }
-        let mut part = Part::Pages(Bytes(std::mem::take(&mut buffer)));
-        if let Part::Pages(Bytes(bytes)) = &mut part {
-            bytes.truncate(count);
-        }
-        out.send(&part)?;
-        if let Part::Pages(Bytes(bytes)) = part {
-            buffer = bytes;
-            buffer.resize(CHUNK, 0);
-        }
+        out.send_with(&Part::Pages(u32::try_from(count).unwrap_or_default()), &buffer[..count])?;
     }
 }
 
-/// At the source: what the page server answers goes to CRIU. Ends with the connection.
+/// At the source: what CRIU at the target answers or asks for goes to the dump. Ends with the connection.
 pub fn receive_answers(input: &mut Receiver, mut dump: &UnixStream) {
     while let Ok(PagesAnswer(bytes)) = input.receive() {
         if dump.write_all(&bytes.0).is_err() {
             return;
         }
     }
-    // CRIU waits for an answer to its last page, and would for ever: it must not wait for a target that is gone.
+    // CRIU waits for the other side, and would for ever: it must not wait for a target that is gone.
     let _ = dump.shutdown(Shutdown::Both);
 }
 
-/// At the target: what the page server answers goes to the source. Ends when it has everything.
+/// At the target: what CRIU answers or asks for goes to the source. Ends when it has everything.
 pub fn send_answers(mut server: &UnixStream, out: &Sender) {
     let mut buffer = [0; 4096];
     while let Ok(count @ 1..) = server.read(&mut buffer) {
@@ -76,17 +68,21 @@ pub fn send_answers(mut server: &UnixStream, out: &Sender) {
     }
 }
 
-/// Receives what [`send`] and [`send_pages`] sent into a nest, the memory by way of the page server. Every name and size
-/// is checked.
+/// Receives what [`send`] and [`send_pages`] sent into a nest, up to the luggage; memory that comes before it by way of the
+/// page server. Every name and size is checked.
 pub fn receive(
     input: &mut Receiver,
     nest: &Nest,
     owner: &Credentials,
-    mut pages: &UnixStream,
+    pages: Option<&UnixStream>,
 ) -> io::Result<Luggage> {
+    let mut buffer = Vec::new();
     loop {
         match input.receive()? {
-            Part::Pages(bytes) => pages.write_all(&bytes.0)?,
+            Part::Pages(count) => match pages {
+                Some(pages) => pass_pages(input, count, &mut buffer, pages)?,
+                None => return Err(io::Error::new(io::ErrorKind::InvalidData, "memory before the job")),
+            },
             Part::Image { name, size } => {
                 let path = below(&nest.images, &name, 1)?;
                 let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
@@ -107,6 +103,35 @@ pub fn receive(
             Part::Data(_) => return Err(io::Error::new(io::ErrorKind::InvalidData, "bytes of no file")),
         }
     }
+}
+
+/// Receives memory that follows the job, for who fetches it. Ends with the connection; an error says that the source or the
+/// one who fetches has gone.
+pub fn receive_pages(input: &mut Receiver, pages: &UnixStream) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        match input.receive()? {
+            Part::Pages(count) => pass_pages(input, count, &mut buffer, pages)?,
+            Part::Abandoned(reason) => return Err(io::Error::other(reason)),
+            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "something else than memory")),
+        }
+    }
+}
+
+/// Hands on so many bytes that follow.
+fn pass_pages(
+    input: &mut Receiver,
+    count: u32,
+    buffer: &mut Vec<u8>,
+    mut pages: &UnixStream,
+) -> io::Result<()> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if count > CHUNK {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "more memory at once than is ever sent"));
+    }
+    buffer.resize(CHUNK, 0);
+    input.read_exact(&mut buffer[..count])?;
+    pages.write_all(&buffer[..count])
 }
 
 fn send_file(out: &Sender, mut file: &File, size: u64) -> io::Result<()> {

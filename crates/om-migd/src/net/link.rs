@@ -15,6 +15,9 @@ use serde::de::DeserializeOwned;
 use super::message::MAX_FRAME;
 use super::tls::{Cipher, Stream};
 
+/// How much is encrypted at once, bytes: it should fit into a CPU's nearer caches.
+const BATCH: usize = 256 << 10;
+
 /// The writing half; clones share the connection.
 #[derive(Clone)]
 pub struct Sender {
@@ -32,16 +35,27 @@ struct Shared {
     /// For ending the connection while somebody writes.
     closer: TcpStream,
     /// Taken before `tls`, never after it.
-    socket: Mutex<TcpStream>,
+    out: Mutex<Out>,
     tls: Mutex<Connection>,
+}
+
+struct Out {
+    socket: TcpStream,
+    /// What is encrypted and not yet written; kept for its room.
+    cipher: Vec<u8>,
 }
 
 /// Makes two halves of a connection.
 pub fn split(stream: Stream) -> io::Result<(Sender, Receiver)> {
-    let Stream { tls, socket, cipher } = stream;
+    let Stream { mut tls, socket, cipher } = stream;
+    tls.set_buffer_limit(Some(BATCH));
     let reading = socket.try_clone()?;
     let closer = socket.try_clone()?;
-    let shared = Arc::new(Shared { closer, socket: Mutex::new(socket), tls: Mutex::new(tls) });
+    let shared = Arc::new(Shared {
+        closer,
+        out: Mutex::new(Out { socket, cipher: Vec::new() }),
+        tls: Mutex::new(tls),
+    });
     let receiver = Receiver { shared: shared.clone(), socket: reading, cipher };
     Ok((Sender { shared }, receiver))
 }
@@ -53,20 +67,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Sender {
     /// Sends one message; messages of several threads do not mix. After an error the connection is of no more use.
     pub fn send<T: Serialize>(&self, message: &T) -> io::Result<()> {
-        let bytes = frame::encode(message)?;
-        let mut socket = lock(&self.shared.socket);
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let mut cipher = Vec::with_capacity(rest.len() + 1024);
-            {
-                let mut tls = lock(&self.shared.tls);
-                let taken = tls.writer().write(rest)?;
-                rest = &rest[taken..];
-                while tls.wants_write() {
-                    tls.write_tls(&mut cipher)?;
+        self.send_with(message, &[])
+    }
+
+    /// Sends one message and right behind it these bytes, which [`Receiver`] is to read as they are.
+    pub fn send_with<T: Serialize>(&self, message: &T, bytes: &[u8]) -> io::Result<()> {
+        let frame = frame::encode(message)?;
+        let mut out = lock(&self.shared.out);
+        let Out { socket, cipher } = &mut *out;
+        for mut rest in [frame.as_slice(), bytes] {
+            while !rest.is_empty() {
+                cipher.clear();
+                {
+                    let mut tls = lock(&self.shared.tls);
+                    let taken = tls.writer().write(rest)?;
+                    rest = &rest[taken..];
+                    while tls.wants_write() {
+                        tls.write_tls(cipher)?;
+                    }
                 }
+                socket.write_all(cipher)?;
             }
-            socket.write_all(&cipher)?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use om_proto::control::Audience;
 use om_proto::cpu::{Baseline, Demand};
-use om_proto::omfs::Bounds;
+use om_proto::omfs::{Bounds, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::preamble::JobId;
@@ -59,24 +59,38 @@ pub struct Offer {
     pub arch: String,
     /// What the job demands of the CPU.
     pub cpu: Demand,
+    /// How the source would send its memory.
+    pub way: Way,
     /// The job's PID 1 as a file.
     pub init: Bytes,
+}
+
+/// How a job's memory comes to the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Way {
+    /// Before it is restored.
+    Copy,
+    /// Into the restored processes, before they run.
+    Stream,
+    /// Into the restored processes, while they run.
+    Lazy,
 }
 
 /// The target's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OfferAnswer {
-    /// Everything is prepared for it.
-    Accepted,
+    /// Everything is prepared for it; how its memory shall come.
+    Accepted(Way),
     /// Why not, in one sentence.
     Refused(String),
 }
 
-/// A piece of a job on its way.
+/// A piece of a job on its way. When memory follows the job, it comes after the luggage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Part {
-    /// What CRIU's dump says to a page server: the job's memory, as it is read from the frozen processes.
-    Pages(Bytes),
+    /// So many bytes follow of what CRIU's dump says to a page server: the job's memory, as it is read from the frozen
+    /// processes.
+    Pages(u32),
     /// A file for the image directory; its bytes follow as [`Part::Data`].
     Image {
         /// File name, no directory.
@@ -101,7 +115,7 @@ pub enum Part {
     Abandoned(String),
 }
 
-/// From the target to the source while the job is on its way: what the page server answers.
+/// From the target to the source while the job is on its way: what the page server answers, or asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PagesAnswer(pub Bytes);
 
@@ -284,8 +298,8 @@ pub enum FromHome {
     Stop(bool),
     /// The owner has pinned the job or not.
     Lock(bool),
-    /// Move the job to this node.
-    Move(IpAddr),
+    /// Move the job to this node, in this way if one was named.
+    Move(IpAddr, Option<Mode>),
     /// Kill the job.
     Kill,
     /// Home has heard that the last process has ended: nothing is left to do.

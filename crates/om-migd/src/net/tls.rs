@@ -15,7 +15,9 @@ use om_proto::key::ClusterKeys;
 use rcgen::{CertificateParams, DistinguishedName, DnType, Issuer, KeyPair, SanType};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    CipherSuite, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+};
 
 use super::preamble::{Preamble, Purpose};
 
@@ -31,7 +33,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 const SILENCE_LIMIT_MOVE: Duration = Duration::from_secs(3);
 
 /// How much is read from a socket at once.
-const READ_SIZE: usize = 64 << 10;
+const READ_SIZE: usize = 256 << 10;
 
 /// A connection whose both ends have proved that they have the cluster key. Blocking.
 pub struct Stream {
@@ -57,8 +59,19 @@ impl Cipher {
         if rest.is_empty() {
             return Ok(false);
         }
-        self.taken += tls.read_tls(&mut rest)?;
-        tls.process_new_packets().map_err(io::Error::other)?;
+        // rustls takes little at a time; what is less than a record tells nobody anything.
+        while !rest.is_empty() {
+            let count = tls.read_tls(&mut rest)?;
+            self.taken += count;
+            // After a goodbye nothing more is taken.
+            if count == 0 {
+                self.taken = self.bytes.len();
+            }
+            let state = tls.process_new_packets().map_err(io::Error::other)?;
+            if count == 0 || state.plaintext_bytes_to_read() > 0 {
+                break;
+            }
+        }
         Ok(true)
     }
 
@@ -153,7 +166,10 @@ impl Identity {
         let certificate: CertificateDer<'static> = params.signed_by(&own, &issuer)?.der().clone();
         let private = || PrivateKeyDer::from(PrivatePkcs8KeyDer::from(own.serialize_der()));
 
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut provider = rustls::crypto::ring::default_provider();
+        // Of those that are strong enough the fastest first.
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let provider = Arc::new(provider);
         let roots = Arc::new(roots);
         let versions = [&rustls::version::TLS13];
         let client = ClientConfig::builder_with_provider(provider.clone())

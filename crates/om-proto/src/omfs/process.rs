@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::error::{OmError, ParseError};
+use super::mode::MoveRequest;
 use super::place::{Destination, MoveResult, Where, parse_address};
 use super::root::{OmRoot, read_flag, read_text, write_text};
 use super::stat::JobStat;
@@ -56,13 +57,14 @@ impl<'a> OmProcess<'a> {
     ///
     /// # Errors
     /// A refusal because of a stay reason, or of the job's bounds, carries what the files said right after it.
-    pub fn request(&self, destination: Destination) -> Result<(), OmError> {
-        let text = destination.to_kernel_text();
+    pub fn request(&self, request: impl Into<MoveRequest>) -> Result<(), OmError> {
+        let request = request.into();
+        let text = request.to_string();
         write_text(&self.file("where"), &text).map_err(|error| match self.lifted(error) {
-            OmError::Stays { path, .. } => OmError::Stays { path, reasons: self.why_not(destination) },
+            OmError::Stays { path, .. } => OmError::Stays { path, reasons: self.why_not(request.to) },
             // Say it as the user did.
-            OmError::Invalid { path, .. } => OmError::Invalid { path, text: destination.to_string() },
-            OmError::NoSuchNode { path, .. } => OmError::NoSuchNode { path, text: destination.to_string() },
+            OmError::Invalid { path, .. } => OmError::Invalid { path, text: request.to.to_string() },
+            OmError::NoSuchNode { path, .. } => OmError::NoSuchNode { path, text: request.to.to_string() },
             other => other,
         })
     }

@@ -1,0 +1,246 @@
+//! How a job's memory gets from node to node: before it is restored ([`Way::Copy`]), or behind it, into the restored
+//! processes ([`Way::Stream`] and [`Way::Lazy`]).
+//!
+//! ```text
+//! copy:     criu dump ─ pages ─▶ criu page-server ─▶ images;  then criu restore
+//! behind:   criu dump ─ the rest ─▶ images ─▶ criu restore ─▶ faults
+//!           criu dump ◀─ which pages? ─ criu lazy-pages ◀─────┘
+//!                     ─ pages ────────▶
+//! ```
+//!
+//! CRIU at both ends talks over a socket pair to its keeper, and the keepers over the move's own connection. While memory
+//! follows a job the source is kept frozen: were the dump to die, CRIU would let the processes go.
+
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use nix::unistd::{Gid, Uid};
+use om_proto::omfs::Mode;
+
+use super::depart::Accepted;
+use super::residence::Residence;
+use super::{threads, transfer};
+use crate::criu::{self, Criu, Memory};
+use crate::nest::{Credentials, Nest};
+use crate::net::link::{Receiver, Sender};
+use crate::net::message::{Luggage, Way};
+
+/// From this size on memory streams into the restored processes if nobody says otherwise: below, the two programs more that it
+/// takes cost more than the copy that it saves.
+const STREAM_FROM: u64 = 96 << 20;
+/// How long `criu lazy-pages` may take to be ready.
+const FETCHER_LIMIT: Duration = Duration::from_secs(10);
+/// Where it listens for `criu restore`, in the image directory.
+const FETCHER_SOCKET: &str = "lazy-pages.socket";
+
+/// The way for a job of this size; an error says why the one that is wanted cannot be had.
+pub fn choose(mode: Mode, rss_bytes: u64, can_follow: bool) -> Result<Way, String> {
+    match mode {
+        Mode::Copy => Ok(Way::Copy),
+        Mode::Auto if !can_follow || rss_bytes < STREAM_FROM => Ok(Way::Copy),
+        Mode::Auto => Ok(Way::Stream),
+        Mode::Stream | Mode::Lazy if !can_follow => {
+            Err(format!("{mode} moves are not possible: {}", why_not()))
+        }
+        Mode::Stream => Ok(Way::Stream),
+        Mode::Lazy => Ok(Way::Lazy),
+    }
+}
+
+/// Why memory cannot follow a job on this node.
+pub fn why_not() -> &'static str {
+    "this node's kernel has no userfaultfd for it, or om-migd has no CAP_SYS_RESOURCE and fs.pipe-max-size is less than 8 MiB"
+}
+
+/// Dumps the job while its memory goes to the target.
+pub fn copy(
+    residence: &Residence,
+    criu: &Path,
+    credentials: &Credentials,
+    accepted: Accepted,
+) -> Result<(), String> {
+    let Accepted { out, mut input, .. } = accepted;
+    let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+    let answers = ours.try_clone().map_err(|error| error.to_string())?;
+    threads::spawn("answers", move || transfer::receive_answers(&mut input, &answers));
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_pages(&ours, &out));
+        let dumped = residence.dump(criu, credentials, Memory { pages: theirs.as_fd(), dumped: None });
+        drop(theirs);
+        let _ = ours.shutdown(Shutdown::Write);
+        match sending.join() {
+            Ok(Err(error)) => Err(broken(&error)),
+            _ => dumped.map_err(|error| error.to_string()),
+        }
+    })
+}
+
+fn send_pages(ours: &UnixStream, out: &Sender) -> io::Result<()> {
+    let result = transfer::send_pages(ours, out);
+    if result.is_err() {
+        // CRIU must not wait for a target that is gone.
+        let _ = ours.shutdown(Shutdown::Both);
+    }
+    result
+}
+
+fn broken(error: &io::Error) -> String {
+    format!("the connection to the target broke: {error}")
+}
+
+/// A dump that hands out the job's memory.
+pub struct Serving {
+    dump: JoinHandle<Result<(), criu::Error>>,
+    ours: UnixStream,
+}
+
+impl Serving {
+    /// Dumps everything but the memory. The job is frozen, and stays so.
+    pub fn start(residence: &Arc<Residence>, criu: &Path, credentials: &Credentials) -> Result<Self, String> {
+        let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let (dumped, dumped_there) = UnixStream::pair().map_err(|error| error.to_string())?;
+        let (stay, criu, credentials) = (residence.clone(), criu.to_owned(), credentials.clone());
+        let dump = std::thread::spawn(move || {
+            let memory = Memory { pages: theirs.as_fd(), dumped: Some(dumped_there.as_fd()) };
+            stay.dump(&criu, &credentials, memory)
+        });
+        let serving = Self { dump, ours };
+        match (&dumped).read(&mut [0]) {
+            Ok(1..) => residence.cgroup.freeze().map_err(|error| error.to_string())?,
+            _ => return Err(serving.ended().err().unwrap_or_else(|| "criu dump ended early".to_owned())),
+        }
+        Ok(serving)
+    }
+
+    /// Hands memory out until the target has all of it.
+    pub fn serve(self, out: &Sender, mut input: Receiver) -> Result<(), String> {
+        let asked = self.ours.try_clone().map_err(|error| error.to_string())?;
+        threads::spawn("asked", move || transfer::receive_answers(&mut input, &asked));
+        let sent = send_pages(&self.ours, out);
+        self.ended()?;
+        sent.map_err(|error| broken(&error))
+    }
+
+    /// Hands nothing out any more, and waits for the dump's end.
+    pub fn give_up(self) {
+        if let Err(error) = self.ended() {
+            log::debug!("a dump that was given up: {error}");
+        }
+    }
+
+    fn ended(self) -> Result<(), String> {
+        let _ = self.ours.shutdown(Shutdown::Both);
+        match self.dump.join() {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the thread of criu dump has died".to_owned()),
+        }
+    }
+}
+
+/// Receives everything of the job into the nest, its memory through a page server.
+pub fn receive_copy(
+    input: &mut Receiver,
+    out: Sender,
+    nest: &Nest,
+    program: &Path,
+    credentials: &Credentials,
+) -> Result<Luggage, String> {
+    let broken = |error: io::Error| format!("the source broke off: {error}");
+    let (ours, theirs) = UnixStream::pair().map_err(broken)?;
+    let answers = ours.try_clone().map_err(broken)?;
+    threads::spawn("answers", move || transfer::send_answers(&answers, &out));
+    std::thread::scope(|scope| {
+        let server = scope.spawn(move || {
+            let (namespace, images) = (nest.namespace.as_fd(), nest.images.as_fd());
+            Criu { program, namespace, images, ids: ids(credentials) }.serve_pages(theirs.as_fd())
+        });
+        let received = transfer::receive(input, nest, credentials, Some(&ours)).map_err(broken);
+        let _ = ours.shutdown(Shutdown::Both);
+        let served = server.join().unwrap_or(Ok(()));
+        // A page server that failed explains a connection that broke.
+        received.and_then(|luggage| served.map(|()| luggage).map_err(|error| error.to_string()))
+    })
+}
+
+fn ids(credentials: &Credentials) -> (Uid, Gid) {
+    (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid))
+}
+
+/// Memory that is being fetched from the source.
+pub struct Fetching {
+    fetcher: JoinHandle<Result<(), criu::Error>>,
+}
+
+impl Fetching {
+    /// Starts to fetch, for a restore in this nest, over a connection whose luggage has come.
+    pub fn start(
+        mut input: Receiver,
+        out: Sender,
+        nest: &Nest,
+        program: &Path,
+        credentials: &Credentials,
+    ) -> Result<Self, String> {
+        let start = || -> io::Result<Self> {
+            let (ours, theirs) = UnixStream::pair()?;
+            let asks = ours.try_clone()?;
+            let (namespace, images) = (nest.namespace.try_clone()?, nest.images.try_clone()?);
+            let socket = images_path(&images).join(FETCHER_SOCKET);
+            let (program, ids) = (program.to_owned(), ids(credentials));
+            threads::spawn("asks", move || {
+                transfer::send_answers(&asks, &out);
+                // All has come, or nothing more will.
+                out.close();
+            });
+            threads::spawn("pages", move || {
+                if let Err(error) = transfer::receive_pages(&mut input, &ours) {
+                    log::debug!("memory that followed ends: {error}");
+                }
+                let _ = ours.shutdown(Shutdown::Both);
+            });
+            let fetcher = std::thread::spawn(move || {
+                let (namespace, images) = (namespace.as_fd(), images.as_fd());
+                Criu { program: &program, namespace, images, ids }.fetch_pages(theirs.as_fd())
+            });
+            let begin = Instant::now();
+            while !socket.exists() && !fetcher.is_finished() && begin.elapsed() < FETCHER_LIMIT {
+                sleep(Duration::from_millis(1));
+            }
+            Ok(Self { fetcher })
+        };
+        start().map_err(|error| error.to_string())
+    }
+
+    /// Waits until all of it has come.
+    pub fn wait(self) -> Result<(), String> {
+        match self.fetcher.join() {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err("the thread of criu lazy-pages has died".to_owned()),
+        }
+    }
+}
+
+fn images_path(images: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", images.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_and_kernel_choose_the_way_unless_somebody_does() {
+        let (small, large) = (1 << 20, 1 << 30);
+        assert_eq!(choose(Mode::Auto, small, true), Ok(Way::Copy));
+        assert_eq!(choose(Mode::Auto, large, true), Ok(Way::Stream));
+        assert_eq!(choose(Mode::Auto, large, false), Ok(Way::Copy));
+        assert_eq!(choose(Mode::Copy, large, true), Ok(Way::Copy));
+        assert_eq!(choose(Mode::Lazy, small, true), Ok(Way::Lazy));
+        assert!(choose(Mode::Lazy, small, false).unwrap_err().contains("lazy"));
+    }
+}
