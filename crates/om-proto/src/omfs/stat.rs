@@ -95,6 +95,7 @@ impl fmt::Display for JobStat {
         writeln!(f, "age_ms {}", self.age_ms)?;
         writeln!(f, "since_move_ms {}", self.since_move_ms)?;
         writeln!(f, "moves_ms {}", self.moves_ms)?;
+        writeln!(f, "cpu {}", self.cpu)?;
         for (key, nodes) in [("on", &self.bounds.on), ("not_on", &self.bounds.not_on)] {
             if !nodes.is_empty() {
                 writeln!(f, "{key} {}", list(nodes, ","))?;
@@ -103,7 +104,6 @@ impl fmt::Display for JobStat {
         if self.bounds.stay {
             writeln!(f, "stay_home 1")?;
         }
-        writeln!(f, "cpu {}", self.cpu)?;
         writeln!(f, "command {}", escape(&self.command))
     }
 }
