@@ -5,5 +5,6 @@
 mod chance;
 mod document;
 mod explore;
+mod heal;
 mod tables;
 mod world;

@@ -127,14 +127,14 @@ pub enum Step {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Place {
-    up: bool,
-    source: Source,
+pub struct Place {
+    pub up: bool,
+    pub source: Source,
     /// Where a move from here goes.
-    to: Node,
+    pub to: Node,
     target: Option<Target>,
     /// By epoch of the stay.
-    copies: BTreeMap<u64, Copy>,
+    pub copies: BTreeMap<u64, Copy>,
 }
 
 /// The cluster.
@@ -142,13 +142,13 @@ struct Place {
 pub struct World {
     mistake: Option<Mistake>,
     /// None once home has crashed or given up.
-    arbiter: Option<Arbiter>,
-    places: Vec<Place>,
+    pub arbiter: Option<Arbiter>,
+    pub places: Vec<Place>,
     /// Who has, or wanted, an epoch.
     owner: BTreeMap<u64, Node>,
-    messages: BTreeSet<Message>,
+    pub messages: BTreeSet<Message>,
     /// Whether the job may be lost: home or the node that home has granted it has crashed, or it has ended.
-    excused: bool,
+    pub excused: bool,
 }
 
 impl World {
@@ -298,7 +298,7 @@ impl World {
     }
 
     /// The node that has the job, as home has decided.
-    fn holder(&self) -> Option<Node> {
+    pub fn holder(&self) -> Option<Node> {
         let holder = self.arbiter.as_ref()?.holder();
         self.owner.get(&holder).copied()
     }
@@ -524,89 +524,5 @@ impl World {
             return Err("no copy is left".to_owned());
         }
         Ok(())
-    }
-
-    /// Lets nothing more go wrong: every message arrives, every thread comes to its end, whoever is dead is found to be.
-    /// Then just one copy is there, running, or none if the job may be lost.
-    pub fn heal(&mut self) -> Result<(), String> {
-        // What is repeated while a machine is in doubt, and what breaks a move off when nothing else helps.
-        for round in 0.. {
-            if round > 1000 {
-                return Err("it never comes to rest".to_owned());
-            }
-            let before = self.clone();
-            for message in before.messages.iter().filter(|message| !matches!(message, Message::Offer { .. }))
-            {
-                // No link breaks any more.
-                if !self.is_welcome_already(*message) {
-                    self.apply(Step::Deliver(*message));
-                    self.check()?;
-                }
-            }
-            let offers = before.messages.iter().filter(|message| before.is_unanswered(**message));
-            for offer in offers {
-                self.apply(Step::Deliver(*offer));
-            }
-            for step in self.steps() {
-                match step {
-                    Step::SendLuggage(_) | Step::Sent(_) | Step::Restored(_) | Step::Linked(_) => {
-                        self.apply(step)
-                    }
-                    _ => {}
-                }
-                self.check()?;
-            }
-            if *self == before && !self.give_up() {
-                break;
-            }
-            self.check()?;
-        }
-        let copies: Vec<Copy> = self.places.iter().flat_map(|place| place.copies.values().copied()).collect();
-        match copies[..] {
-            [Copy::Running] => Ok(()),
-            [] if self.excused => Ok(()),
-            _ => Err(format!("at rest there are {copies:?}")),
-        }
-    }
-
-    /// A hello of the candidate that is welcome already: it must have lost its link.
-    pub fn is_welcome_already(&self, message: Message) -> bool {
-        let moving = self.arbiter.as_ref().and_then(Arbiter::moving);
-        matches!(message, Message::Candidate { epoch, .. } if moving == Some(epoch))
-    }
-
-    /// An offer that its target has not heard yet.
-    fn is_unanswered(&self, message: Message) -> bool {
-        let Message::Offer { from, epoch, .. } = message else { return false };
-        self.places[from].source.moving() == Some(epoch)
-            && self.places[from].source.state() == source::State::Offering
-            && !self.messages.contains(&Message::Candidate { from: self.places[from].to, epoch })
-    }
-
-    /// What time-outs do once nothing moves any more, the first that applies.
-    fn give_up(&mut self) -> bool {
-        let before = self.clone();
-        let steps = self.steps();
-        let late = |step: &&Step| {
-            matches!(
-                step,
-                Step::OfferFails(_) | Step::SendFails(_) | Step::ArrivalFails(_) | Step::HomeDead(_)
-            )
-        };
-        let lost = steps.iter().find(|step| **step == Step::CandidateLost);
-        for step in steps.iter().filter(late).chain(lost) {
-            self.apply(*step);
-            if *self != before {
-                return true;
-            }
-        }
-        let holder_is_lost = self.arbiter.is_some()
-            && self.holder().is_some_and(|node| {
-                !self.places[node].up || self.places[node].source.state() == source::State::Gone
-            });
-        if holder_is_lost {
-            self.apply(Step::HomeGivesUp);
-        }
-        *self != before
     }
 }
