@@ -1,0 +1,95 @@
+#!/bin/bash
+# Moves that fail halfway: the job runs on where it was, or waits frozen for who knows. The keepers of debug builds can be
+# held at named steps of a move (crates/om-migd/src/keeper/step.rs).
+
+# shellcheck disable=SC2016 # the hosts' shells fill it in
+# shellcheck source-path=SCRIPTDIR/../..
+source tests/lab/lib.sh
+
+export OM_STEPS=/run/om/steps
+
+main() {
+    # Nothing moves by itself here.
+    start_lab 3 om-migd
+    local step host
+    for host in h1 h2 h3; do
+        on "$host" mkdir "$OM_STEPS"
+    done
+
+    for step in offered received restored; do
+        try "a target that dies at '$step' leaves the job running" target_dies "$step"
+    done
+    try "a source in doubt waits for home, and destroys nothing" in_doubt_without_home
+    try "a source in doubt that cannot reach home is told by the target" told_by_the_target
+}
+
+# Lets the next keeper on this host that comes to the step be held there.
+set_trap() { on "$1" touch "$OM_STEPS/$2"; } # HOST STEP
+is_held() { on "$1" test -e "$OM_STEPS/$2.reached"; } # HOST STEP
+release() { on "$1" rm --force "$OM_STEPS/$2" "$OM_STEPS/$2.reached"; } # HOST STEP
+
+target_dies() { # STEP
+    local before ms
+    start_job python3 /srv/programs/ticker.py
+    has_printed '10 h1'
+    set_trap h2 "$1"
+    write_om_file where "$SECOND"
+    until_ok is_held h2 "$1"
+    on h2 pkill -KILL -f '^/proc/self/exe keeper'
+    before=$(on h1 wc --lines "$dir/ticks") ms=$(date +%s%3N)
+    until_ok on h1 sh -c "test \"\$(wc --lines $dir/ticks)\" != '$before'"
+    ms=$(($(date +%s%3N) - ms))
+    # A second, and something for a machine that is busy.
+    ((ms < 4000)) || fail "it stood still for $ms ms"
+    until_is home om_file where
+    [[ $(om_file result) == "failed $SECOND "* ]] || fail "result: $(om_file result)"
+    release h2 "$1"
+    is nmigs "$(om_file nmigs)" 0
+    move_to "$SECOND"
+    as_user h1 kill "$pid"
+}
+
+# A guest on h2 on its way to h3 when the line between home and h2 breaks; home is about to tell both that it has granted.
+lose_the_line() {
+    start_job python3 /srv/programs/ticker.py
+    move_to "$SECOND"
+    set_trap h1 granted
+    write_om_file where "$THIRD"
+    until_ok is_held h1 granted
+    on h1 ip route add blackhole "$SECOND"
+    on h2 ip route add blackhole "$HOME_NODE"
+    guest=$(on h2 sh -c "cd $ROOT && echo [1-9]*")
+    release h1 granted
+}
+
+mend_the_line() {
+    on h1 ip route del blackhole "$SECOND"
+    on h2 ip route del blackhole "$HOME_NODE"
+}
+
+told_by_the_target() {
+    lose_the_line
+    is 'where of the guest' "$(on h2 cat "$ROOT/$guest/om/where")" migrating
+    # Long before the grace of 60 s.
+    until_ok on h2 sh -c "! pgrep -u $OM_USER"
+    mend_the_line
+    is where "$(om_file where)" "$THIRD"
+    until_ok on h1 sh -c "tail -n 1 $dir/out | grep -q h3"
+    as_user h1 kill "$pid"
+}
+
+in_doubt_without_home() {
+    lose_the_line
+    # Nor can it reach the target.
+    on h2 ip route add blackhole "$THIRD"
+    sleep 5
+    is 'where of the guest' "$(on h2 cat "$ROOT/$guest/om/where")" migrating
+    on h2 pgrep -u "$OM_USER" >/dev/null || fail "the source has destroyed its copy by itself"
+    mend_the_line
+    on h2 ip route del blackhole "$THIRD"
+    until_ok on h2 sh -c "! pgrep -u $OM_USER"
+    until_ok on h1 sh -c "tail -n 1 $dir/out | grep -q h3"
+    as_user h1 kill "$pid"
+}
+
+main
