@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use om_proto::key::ClusterKeys;
+use om_proto::key::{ClusterKeys, random};
+use om_proto::proof::{Challenge, Echo};
 use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 use om_proto::table::NodeTable;
 use om_proto::wire::{DatagramWriter, Header, Kind, MAX_DATAGRAM};
@@ -25,9 +26,10 @@ const RUNS: usize = 7;
 fn main() -> Result<(), Box<dyn Error>> {
     let keys = ClusterKeys::for_tests(&[7]);
     let resident_before = resident_kib()?;
-    let mut table = NodeTable::default();
+    let mut table = NodeTable::new(random()?);
+    let challenge = table.challenge(Duration::ZERO);
     for node in 0..NODES {
-        table.receive(Duration::ZERO, &datagram(node, 1, 0, &keys), sender(node), &keys)?;
+        table.receive(Duration::ZERO, &datagram(node, 1, 0, &challenge, &keys), sender(node), &keys)?;
     }
     let table_kib = resident_kib()?.saturating_sub(resident_before);
     black_box(&table);
@@ -72,11 +74,13 @@ fn rate(
     keys: &ClusterKeys,
     digest: impl Fn(&[Vec<u8>], &mut NodeTable) -> Result<Duration, Box<dyn Error>>,
 ) -> Result<u64, Box<dyn Error>> {
-    let mut table = NodeTable::default();
+    let mut table = NodeTable::new(random()?);
+    let challenge = table.challenge(Duration::ZERO);
     let mut taken = Duration::ZERO;
     let mut count = 0u64;
     for sequence in 0..REPORTS {
-        let reports: Vec<Vec<u8>> = (0..NODES).map(|node| datagram(node, epoch, sequence, keys)).collect();
+        let reports: Vec<Vec<u8>> =
+            (0..NODES).map(|node| datagram(node, epoch, sequence, &challenge, keys)).collect();
         for batch in reports.chunks(BATCH) {
             taken += digest(batch, &mut table)?;
             count += u64::try_from(batch.len())?;
@@ -90,7 +94,7 @@ fn sender(node: u32) -> IpAddr {
     IpAddr::from((0x0a4d_0000 + node).to_be_bytes())
 }
 
-fn datagram(node: u32, epoch: u64, sequence: u64, keys: &ClusterKeys) -> Vec<u8> {
+fn datagram(node: u32, epoch: u64, sequence: u64, challenge: &Challenge, keys: &ClusterKeys) -> Vec<u8> {
     let header = Header { kind: Kind::Report, flags: 0, key_id: 0, epoch, sequence, sender: sender(node) };
     let mut buffer = [0; MAX_DATAGRAM];
     let mut writer = DatagramWriter::new(&mut buffer, header);
@@ -117,6 +121,9 @@ fn datagram(node: u32, epoch: u64, sequence: u64, keys: &ClusterKeys) -> Vec<u8>
     };
     let mut fits = writer.section(&load).and_then(|()| writer.section(&memory));
     fits = fits.and_then(|()| writer.section(&migration));
+    if sequence == 0 {
+        fits = fits.and_then(|()| writer.section(&Echo { nonces: vec![challenge.nonce] }));
+    }
     if sequence.is_multiple_of(10) {
         let identity = Identity {
             host_name: format!("node-{node:04}.example.org"),

@@ -6,6 +6,8 @@
 //!
 //! Keys are wiped when dropped and never printed: `Debug` and errors show key ids at most.
 
+mod file;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,6 +19,8 @@ use nix::unistd::Uid;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
+
+pub use file::KeyFile;
 
 /// Length of a truncated MAC in bytes.
 pub const MAC_LEN: usize = 16;
@@ -178,25 +182,45 @@ impl ClusterKeys {
         self.keys.iter().any(|key| key.id == id)
     }
 
-    /// The MAC of a datagram's bytes by the key that signs; zeros if there is none.
+    /// The MAC of a datagram's bytes, part after part, by the key that signs; zeros if there is none.
     #[must_use]
-    pub fn sign_datagram(&self, bytes: &[u8]) -> [u8; MAC_LEN] {
+    pub fn sign_datagram(&self, parts: &[&[u8]]) -> [u8; MAC_LEN] {
         let mut mac = [0; MAC_LEN];
         if let Some(key) = self.keys.first() {
             let mut hmac = key.datagram.clone();
-            hmac.update(bytes);
+            parts.iter().for_each(|part| hmac.update(part));
             mac.copy_from_slice(&hmac.finalize().into_bytes()[..MAC_LEN]);
         }
         mac
     }
 
-    /// Whether `mac` is the MAC of `bytes` by the live key with this id. Takes the same time wherever they differ.
+    /// Whether `mac` is the MAC of these bytes by the live key with this id. Takes the same time wherever they differ.
     #[must_use]
-    pub fn verify_datagram(&self, id: KeyId, bytes: &[u8], mac: &[u8; MAC_LEN]) -> bool {
+    pub fn verify_datagram(&self, id: KeyId, parts: &[&[u8]], mac: &[u8; MAC_LEN]) -> bool {
         let Some(key) = self.keys.iter().find(|key| key.id == id) else { return false };
         let mut hmac = key.datagram.clone();
-        hmac.update(bytes);
+        parts.iter().for_each(|part| hmac.update(part));
         hmac.verify_truncated_left(mac).is_ok()
+    }
+
+    /// The MAC of these bytes for another use, which `label` names, by the key that signs; zeros if there is none.
+    #[must_use]
+    pub fn sign(&self, label: &str, parts: &[&[u8]]) -> [u8; MAC_LEN] {
+        let mut mac = [0; MAC_LEN];
+        if let Some(key) = self.keys.first() {
+            let hmac = mac_of(&derive(&key.secret, label), parts);
+            mac.copy_from_slice(&hmac.finalize().into_bytes()[..MAC_LEN]);
+        }
+        mac
+    }
+
+    /// Whether `mac` is what [`Self::sign`] makes of these bytes with the live key that has this id.
+    #[must_use]
+    pub fn verify(&self, label: &str, id: KeyId, parts: &[&[u8]], mac: &[u8; MAC_LEN]) -> bool {
+        self.keys
+            .iter()
+            .find(|key| key.id == id)
+            .is_some_and(|key| mac_of(&derive(&key.secret, label), parts).verify_truncated_left(mac).is_ok())
     }
 
     /// A secret for another use, one for each live key, the signing one first. `label` names the use.
@@ -222,6 +246,16 @@ impl Key {
     }
 }
 
+/// Bytes that nobody can guess, from the system's random generator.
+///
+/// # Errors
+/// The kernel's; every Linux host has one.
+pub fn random<const LEN: usize>() -> io::Result<[u8; LEN]> {
+    let mut bytes = [0; LEN];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 fn derive(secret: &[u8; KEY_LEN], label: &str) -> Zeroizing<[u8; KEY_LEN]> {
     let mut hmac = hmac_with(secret);
     hmac.update(label.as_bytes());
@@ -230,6 +264,12 @@ fn derive(secret: &[u8; KEY_LEN], label: &str) -> Zeroizing<[u8; KEY_LEN]> {
     out.copy_from_slice(&derived);
     derived.zeroize();
     out
+}
+
+fn mac_of(secret: &[u8; KEY_LEN], parts: &[&[u8]]) -> HmacSha256 {
+    let mut hmac = hmac_with(secret);
+    parts.iter().for_each(|part| hmac.update(part));
+    hmac
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
@@ -268,28 +308,28 @@ mod tests {
         let both = parse(&format!("# new\n{NEW}\n\n{OLD} # old\n")).unwrap();
         let new = parse(NEW).unwrap();
         assert_eq!(both.signing_id(), new.signing_id());
-        assert!(both.verify_datagram(old.signing_id(), b"abc", &old.sign_datagram(b"abc")));
-        assert!(new.verify_datagram(both.signing_id(), b"abc", &both.sign_datagram(b"abc")));
-        assert!(!old.verify_datagram(both.signing_id(), b"abc", &both.sign_datagram(b"abc")));
+        assert!(both.verify_datagram(old.signing_id(), &[b"abc"], &old.sign_datagram(&[b"abc"])));
+        assert!(new.verify_datagram(both.signing_id(), &[b"abc"], &both.sign_datagram(&[b"abc"])));
+        assert!(!old.verify_datagram(both.signing_id(), &[b"abc"], &both.sign_datagram(&[b"abc"])));
     }
 
     #[test]
     fn a_changed_byte_is_noticed() {
         let keys = parse(OLD).unwrap();
-        let mac = keys.sign_datagram(b"abc");
-        assert!(keys.verify_datagram(keys.signing_id(), b"abc", &mac));
-        assert!(!keys.verify_datagram(keys.signing_id(), b"abd", &mac));
+        let mac = keys.sign_datagram(&[b"abc"]);
+        assert!(keys.verify_datagram(keys.signing_id(), &[b"abc"], &mac));
+        assert!(!keys.verify_datagram(keys.signing_id(), &[b"abd"], &mac));
         let mut other = mac;
         other[15] ^= 1;
-        assert!(!keys.verify_datagram(keys.signing_id(), b"abc", &other));
+        assert!(!keys.verify_datagram(keys.signing_id(), &[b"abc"], &other));
     }
 
     #[test]
     fn without_a_key_nothing_is_verified_and_the_mac_is_zero() {
         let none = ClusterKeys::none();
-        assert_eq!((none.signing_id(), none.sign_datagram(b"abc")), (0, [0; MAC_LEN]));
-        assert!(!none.verify_datagram(0, b"abc", &[0; MAC_LEN]));
-        assert!(!parse(OLD).unwrap().verify_datagram(0, b"abc", &[0; MAC_LEN]));
+        assert_eq!((none.signing_id(), none.sign_datagram(&[b"abc"])), (0, [0; MAC_LEN]));
+        assert!(!none.verify_datagram(0, &[b"abc"], &[0; MAC_LEN]));
+        assert!(!parse(OLD).unwrap().verify_datagram(0, &[b"abc"], &[0; MAC_LEN]));
     }
 
     #[test]
@@ -297,6 +337,10 @@ mod tests {
         let keys = parse(OLD).unwrap();
         assert_ne!(keys.derive("one"), keys.derive("two"));
         assert_eq!(keys.derive("one")[0].0, keys.signing_id());
+        let mac = keys.sign("one", &[b"a", b"bc"]);
+        assert!(keys.verify("one", keys.signing_id(), &[b"abc"], &mac));
+        assert!(!keys.verify("two", keys.signing_id(), &[b"abc"], &mac));
+        assert!(!keys.verify("one", keys.signing_id() ^ 1, &[b"abc"], &mac));
     }
 
     #[test]

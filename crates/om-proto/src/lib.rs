@@ -12,6 +12,7 @@ pub mod net;
 pub mod offer;
 pub mod omfs;
 pub mod ports;
+pub mod proof;
 pub mod report;
 pub mod table;
 pub mod wire;

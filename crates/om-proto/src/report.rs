@@ -5,6 +5,7 @@
 //! the node could not read is `None`: unknown, never 0.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::net::IpAddr;
 
 use serde::de::{SeqAccess, Visitor};
@@ -23,7 +24,7 @@ pub struct Identity {
     /// Milliseconds between two reports: 100 to 60,000.
     pub period_ms: u32,
     /// The node's addresses, the one that names it first; at most 32.
-    #[serde(deserialize_with = "few_addresses")]
+    #[serde(deserialize_with = "few::<_, _, ADDRESS_LIMIT>")]
     pub addresses: Vec<IpAddr>,
 }
 
@@ -108,29 +109,32 @@ pub struct Migration {
     pub bring: bool,
 }
 
-/// Reads a list of addresses without taking memory for more of them than there are: a stranger's datagram may
-/// announce any number.
-fn few_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
-    struct FewAddresses;
+/// Reads a list without taking memory for more of it than there is: a stranger's datagram may announce any number.
+pub(crate) fn few<'de, D, T, const LIMIT: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Few<T, const LIMIT: usize>(PhantomData<T>);
 
-    impl<'de> Visitor<'de> for FewAddresses {
-        type Value = Vec<IpAddr>;
+    impl<'de, T: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for Few<T, LIMIT> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "at most {ADDRESS_LIMIT} addresses")
+            write!(f, "a list of at most {LIMIT}")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-            let mut addresses = Vec::new();
-            while let Some(address) = items.next_element()? {
-                if addresses.len() == ADDRESS_LIMIT {
-                    return Err(serde::de::Error::invalid_length(ADDRESS_LIMIT + 1, &self));
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == LIMIT {
+                    return Err(serde::de::Error::invalid_length(LIMIT + 1, &self));
                 }
-                addresses.push(address);
+                list.push(item);
             }
-            Ok(addresses)
+            Ok(list)
         }
     }
 
-    deserializer.deserialize_seq(FewAddresses)
+    deserializer.deserialize_seq(Few::<T, LIMIT>(PhantomData))
 }

@@ -11,11 +11,12 @@
 //!   capacity seldom change and are kept until the node restarts or says otherwise;
 //! * a node whose datagrams are signed is never changed by an unsigned one. When the table is full, a signed
 //!   newcomer takes an unsigned node's place and an unsigned one is refused;
-//! * memory is bounded: at most [`NodeTable::DEFAULT_LIMIT`] nodes, texts shortened to [`TEXT_LIMIT`] characters.
-//!   An ordinary node takes some 600 bytes.
+//! * memory is bounded: at most [`NodeTable::DEFAULT_LIMIT`] nodes, of which [`UNSIGNED_LIMIT`] unsigned where there are
+//!   keys, texts shortened to [`TEXT_LIMIT`] characters. An ordinary node takes some 600 bytes.
 //!
-//! A node that restarts with its clock set back comes with an older epoch: it is taken once what is known of it
-//! has gone stale.
+//! A signed datagram of an epoch that is not known of its sender is dropped, and the sender asked to prove the epoch:
+//! [`NodeTable::poll_question`] says what to send. Without keys nothing can be proved: there a greater epoch is taken at
+//! once, and a lesser one, of a node whose clock was set back, once what is known of the node has gone stale.
 
 mod node;
 
@@ -27,6 +28,7 @@ use std::time::Duration;
 pub use node::Node;
 
 use crate::key::ClusterKeys;
+use crate::proof::{Challenge, Echo, Proofs};
 use crate::report::Machine;
 use crate::wire::{Datagram, Header, Kind, Reject, Rejects};
 
@@ -34,6 +36,8 @@ use crate::wire::{Datagram, Header, Kind, Reject, Rejects};
 pub const STALE_PERIODS: u32 = 3;
 /// Periods after which it is forgotten.
 pub const FORGET_PERIODS: u32 = 10;
+/// Unsigned nodes that a listener with keys keeps: they are shown, and of no other use.
+pub const UNSIGNED_LIMIT: usize = 1024;
 /// Characters that are kept of a text.
 pub const TEXT_LIMIT: usize = 64;
 
@@ -59,27 +63,30 @@ pub struct NodeTable {
     unsigned: BTreeSet<IpAddr>,
     /// One copy of each kind of machine: most nodes of a cluster are alike.
     machines: HashSet<Arc<Machine>>,
+    proofs: Proofs,
     rejects: Rejects,
-}
-
-impl Default for NodeTable {
-    fn default() -> Self {
-        Self::with_limit(Self::DEFAULT_LIMIT)
-    }
 }
 
 impl NodeTable {
     /// How many nodes a table holds unless told otherwise.
     pub const DEFAULT_LIMIT: usize = 16_384;
 
+    /// A table for as many nodes as any cluster has. `seed` must come from the system's random generator: see
+    /// [`crate::key::random`].
+    #[must_use]
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self::with_limit(Self::DEFAULT_LIMIT, seed)
+    }
+
     /// A table for at most `limit` nodes.
     #[must_use]
-    pub fn with_limit(limit: usize) -> Self {
+    pub fn with_limit(limit: usize, seed: [u8; 32]) -> Self {
         Self {
             limit,
             nodes: BTreeMap::new(),
             unsigned: BTreeSet::new(),
             machines: HashSet::new(),
+            proofs: Proofs::new(seed),
             rejects: Rejects::default(),
         }
     }
@@ -97,17 +104,21 @@ impl NodeTable {
     ) -> Result<Heard, Reject> {
         let heard = match self.drop_early(now, bytes) {
             Some(reject) => Err(reject),
-            None => Datagram::decode(bytes, keys).and_then(|datagram| self.take(now, &datagram, from)),
+            None => Datagram::decode(bytes, keys)
+                .and_then(|datagram| self.take(now, &datagram, from, !keys.is_empty())),
         };
         heard.inspect_err(|reject| self.rejects.count(*reject))
     }
 
-    /// Takes a datagram that was decoded elsewhere.
-    ///
-    /// # Errors
-    /// As [`Self::receive`].
-    pub fn handle(&mut self, now: Duration, datagram: &Datagram<'_>, from: IpAddr) -> Result<Heard, Reject> {
-        self.take(now, datagram, from).inspect_err(|reject| self.rejects.count(*reject))
+    /// What to put into a question to everybody, so that their answers prove them alive.
+    pub fn challenge(&mut self, now: Duration) -> Challenge {
+        self.proofs.challenge(now)
+    }
+
+    /// The next node that has to prove its epoch, and what to put into a question to it alone. To be called until it
+    /// says `None` whenever datagrams have come.
+    pub fn poll_question(&mut self, now: Duration) -> Option<(IpAddr, Challenge)> {
+        self.proofs.poll_question(now)
     }
 
     /// The nodes, in the order of their addresses. Some may be stale: [`Node::is_stale`].
@@ -157,11 +168,17 @@ impl NodeTable {
     fn drop_early(&self, now: Duration, bytes: &[u8]) -> Option<Reject> {
         let header = Header::peek(bytes).ok()?;
         let node = self.nodes.get(&header.sender).filter(|_| is_for_table(header.kind))?;
-        let takes_over = !node.authenticated && header.key_id != 0;
-        (!takes_over && !node.is_news(now, &header)).then_some(Reject::NotNewer)
+        let may_be_proved = header.key_id != 0 && (!node.authenticated || node.epoch() != header.epoch);
+        (!may_be_proved && !node.is_news(now, &header)).then_some(Reject::NotNewer)
     }
 
-    fn take(&mut self, now: Duration, datagram: &Datagram<'_>, from: IpAddr) -> Result<Heard, Reject> {
+    fn take(
+        &mut self,
+        now: Duration,
+        datagram: &Datagram<'_>,
+        from: IpAddr,
+        has_keys: bool,
+    ) -> Result<Heard, Reject> {
         let header = &datagram.header;
         if !is_for_table(header.kind) {
             return Ok(Heard::Nothing);
@@ -170,11 +187,27 @@ impl NodeTable {
         if !can_name_a_node(address) {
             return Err(Reject::BadSender);
         }
-        let Some(node) = self.nodes.get_mut(&address) else {
-            if header.kind == Kind::Goodbye {
-                return Ok(Heard::Nothing);
+        let is_goodbye = header.kind == Kind::Goodbye;
+        let known = self.nodes.get(&address);
+        if known.is_none() && is_goodbye {
+            return Ok(Heard::Nothing);
+        }
+        if known.is_some_and(|node| node.authenticated && !datagram.authenticated) {
+            return Err(Reject::Downgrade);
+        }
+        let believed = known.filter(|node| node.authenticated);
+        let is_same = believed.is_some_and(|node| node.epoch() == header.epoch);
+        // Below, what needs a proof has brought it.
+        let needs_proof = datagram.authenticated && !is_same;
+        if needs_proof && !self.proves(now, datagram, believed.map(|node| node.believed)) {
+            // Who stops cannot answer any more.
+            if !is_goodbye {
+                self.proofs.demand(now, address);
             }
-            self.make_room(datagram.authenticated)?;
+            return Err(Reject::UnprovenEpoch);
+        }
+        let Some(node) = self.nodes.get_mut(&address) else {
+            self.make_room(datagram.authenticated, has_keys)?;
             let mut node = Node::new(now, datagram, from);
             node.tell(datagram, &mut self.machines);
             self.nodes.insert(address, Box::new(node));
@@ -183,22 +216,21 @@ impl NodeTable {
             }
             return Ok(Heard::Joined(address));
         };
-        if node.authenticated && !datagram.authenticated {
-            return Err(Reject::Downgrade);
-        }
-        let takes_over = datagram.authenticated && !node.authenticated;
-        if !takes_over && !node.is_news(now, header) {
+        if !needs_proof && !node.is_news(now, header) {
             return Err(Reject::NotNewer);
         }
-        if takes_over {
+        if datagram.authenticated {
             self.unsigned.remove(&address);
         }
         let was_gone = node.gone;
-        if takes_over || was_gone || node.freshness.epoch != header.epoch {
-            **node = Node::new(now, datagram, from);
+        if needs_proof || was_gone || node.epoch() != header.epoch {
+            **node = Node {
+                believed: if needs_proof { now } else { node.believed },
+                ..Node::new(now, datagram, from)
+            };
         }
         node.hear(now, header, from);
-        if header.kind == Kind::Goodbye {
+        if is_goodbye {
             node.gone = true;
             return Ok(if was_gone { Heard::Nothing } else { Heard::Left(address) });
         }
@@ -206,7 +238,15 @@ impl NodeTable {
         Ok(if was_gone { Heard::Joined(address) } else { Heard::Updated(address) })
     }
 
-    fn make_room(&mut self, authenticated: bool) -> Result<(), Reject> {
+    /// Whether a datagram answers a question that is younger than what is believed of its sender.
+    fn proves(&self, now: Duration, datagram: &Datagram<'_>, believed: Option<Duration>) -> bool {
+        datagram.section::<Echo>().is_some_and(|echo| self.proofs.are_in(&echo, now, believed))
+    }
+
+    fn make_room(&mut self, authenticated: bool, has_keys: bool) -> Result<(), Reject> {
+        if !authenticated && has_keys && self.unsigned.len() >= UNSIGNED_LIMIT {
+            return Err(Reject::TableFull);
+        }
         if self.nodes.len() < self.limit {
             return Ok(());
         }

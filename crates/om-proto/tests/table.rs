@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use om_proto::key::ClusterKeys;
+use om_proto::proof::{Challenge, Echo};
 use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
-use om_proto::table::{Heard, NodeTable, TEXT_LIMIT};
+use om_proto::table::{Heard, NodeTable, TEXT_LIMIT, UNSIGNED_LIMIT};
 use om_proto::wire::{DatagramWriter, Header, Kind, MAX_DATAGRAM, Reject};
 use proptest::prelude::*;
 
@@ -25,11 +26,13 @@ struct Teller {
     epoch: u64,
     sequence: u64,
     keys: ClusterKeys,
+    /// Goes into every report.
+    echo: Option<Echo>,
 }
 
 impl Teller {
     fn new(number: u32) -> Self {
-        Self { address: address(number), epoch: 1, sequence: 0, keys: ClusterKeys::none() }
+        Self { address: address(number), epoch: 1, sequence: 0, keys: ClusterKeys::none(), echo: None }
     }
 
     fn signed(number: u32) -> Self {
@@ -41,6 +44,11 @@ impl Teller {
         self
     }
 
+    fn answering(mut self, challenge: &Challenge) -> Self {
+        self.echo = Some(Echo { nonces: vec![[9; 8], challenge.nonce] });
+        self
+    }
+
     fn datagram(&mut self, kind: Kind, fill: impl Fn(&mut DatagramWriter<'_>)) -> Vec<u8> {
         self.sequence += 1;
         let (epoch, sequence, sender) = (self.epoch, self.sequence, self.address);
@@ -48,6 +56,9 @@ impl Teller {
         let mut writer =
             DatagramWriter::new(&mut buffer, Header { kind, flags: 0, key_id: 0, epoch, sequence, sender });
         fill(&mut writer);
+        if let Some(echo) = &self.echo {
+            writer.section(echo).unwrap();
+        }
         writer.finish(&self.keys).to_vec()
     }
 
@@ -130,7 +141,12 @@ struct Ear {
 
 impl Ear {
     fn new() -> Self {
-        Self { table: NodeTable::default(), keys: ClusterKeys::for_tests(&[7]) }
+        Self { table: NodeTable::new([1; 32]), keys: ClusterKeys::for_tests(&[7]) }
+    }
+
+    /// A node that signs, and answers what is being asked at this moment.
+    fn member(&mut self, now: u64, number: u32) -> Teller {
+        Teller::signed(number).answering(&self.table.challenge(seconds(now)))
     }
 
     fn hear(&mut self, now: u64, bytes: &[u8]) -> Result<Heard, Reject> {
@@ -141,7 +157,7 @@ impl Ear {
 #[test]
 fn a_node_is_kept_with_all_it_said() {
     let mut ear = Ear::new();
-    let mut node = Teller::signed(1);
+    let mut node = ear.member(0, 1);
     assert_eq!(ear.hear(0, &node.full_report()), Ok(Heard::Joined(address(1))));
     assert_eq!(ear.hear(1, &node.report()), Ok(Heard::Updated(address(1))));
     let known = ear.table.get(address(1)).unwrap();
@@ -156,7 +172,7 @@ fn a_node_is_kept_with_all_it_said() {
 #[test]
 fn what_a_report_leaves_out_is_unknown_from_then_on() {
     let mut ear = Ear::new();
-    let mut node = Teller::signed(1);
+    let mut node = ear.member(0, 1);
     ear.hear(0, &node.report()).unwrap();
     assert!(ear.table.get(address(1)).unwrap().migration.is_some());
     ear.hear(1, &node.full_report()).unwrap();
@@ -167,7 +183,7 @@ fn what_a_report_leaves_out_is_unknown_from_then_on() {
 #[test]
 fn a_copy_that_came_another_way_counts_once() {
     let mut ear = Ear::new();
-    let mut node = Teller::signed(1);
+    let mut node = ear.member(0, 1);
     let first = node.report();
     let second = node.report();
     assert!(ear.hear(0, &first).is_ok());
@@ -181,9 +197,11 @@ fn a_copy_that_came_another_way_counts_once() {
 #[test]
 fn a_silent_node_goes_stale_after_three_of_its_periods_and_is_forgotten_after_ten() {
     let mut ear = Ear::new();
-    ear.hear(0, &Teller::signed(1).full_report()).unwrap();
+    let mut node = ear.member(0, 1);
+    ear.hear(0, &node.full_report()).unwrap();
     let slow = Identity { period_ms: 10_000, ..an_identity() };
-    ear.hear(0, &Teller::signed(2).full_report_of(&slow)).unwrap();
+    let mut node = ear.member(0, 2);
+    ear.hear(0, &node.full_report_of(&slow)).unwrap();
     let stale = |ear: &Ear, number, now| ear.table.get(address(number)).unwrap().is_stale(seconds(now));
     assert!(!stale(&ear, 1, 3) && stale(&ear, 1, 4));
     assert!(!stale(&ear, 2, 30) && stale(&ear, 2, 31));
@@ -198,14 +216,15 @@ fn a_silent_node_goes_stale_after_three_of_its_periods_and_is_forgotten_after_te
 #[test]
 fn a_goodbye_takes_a_node_out_at_once_and_a_late_report_does_not_bring_it_back() {
     let mut ear = Ear::new();
-    let mut node = Teller::signed(1);
+    let mut node = ear.member(0, 1);
     ear.hear(0, &node.full_report()).unwrap();
     let late = node.report();
     assert_eq!(ear.hear(0, &node.goodbye()), Ok(Heard::Left(address(1))));
     assert!(ear.table.is_empty() && ear.table.get(address(1)).is_none());
     assert_eq!(ear.hear(0, &late), Err(Reject::NotNewer));
     assert!(ear.table.is_empty());
-    assert_eq!(ear.hear(1, &node.restarted(2).report()), Ok(Heard::Joined(address(1))));
+    let mut node = node.restarted(2).answering(&ear.table.challenge(seconds(1)));
+    assert_eq!(ear.hear(1, &node.report()), Ok(Heard::Joined(address(1))));
     let known = ear.table.get(address(1)).unwrap();
     assert!(known.identity.is_none(), "nothing from before the goodbye");
 }
@@ -213,18 +232,87 @@ fn a_goodbye_takes_a_node_out_at_once_and_a_late_report_does_not_bring_it_back()
 #[test]
 fn a_restarted_node_is_a_new_one() {
     let mut ear = Ear::new();
-    let mut node = Teller::signed(1);
+    let mut node = ear.member(0, 1);
     ear.hear(0, &node.full_report()).unwrap();
-    let mut node = node.restarted(2);
+    let mut node = node.restarted(2).answering(&ear.table.challenge(seconds(1)));
     assert_eq!(ear.hear(1, &node.report()), Ok(Heard::Updated(address(1))));
     assert!(ear.table.get(address(1)).unwrap().identity.is_none());
 }
 
 #[test]
-fn a_node_whose_clock_was_set_back_is_taken_once_its_old_self_is_stale() {
+fn an_epoch_that_nobody_has_proved_is_dropped_and_its_sender_asked_once_a_second() {
     let mut ear = Ear::new();
-    ear.hear(0, &Teller::signed(1).restarted(1000).full_report()).unwrap();
-    let mut node = Teller::signed(1).restarted(500);
+    let mut node = Teller::signed(1);
+    assert_eq!(ear.hear(0, &node.full_report()), Err(Reject::UnprovenEpoch));
+    assert!(ear.table.is_empty());
+    let (asked, challenge) = ear.table.poll_question(seconds(0)).unwrap();
+    assert_eq!(asked, address(1));
+    assert_eq!(ear.hear(0, &node.report()), Err(Reject::UnprovenEpoch));
+    assert_eq!(ear.table.poll_question(seconds(0)), None);
+    assert_eq!(ear.hear(1, &node.report()), Err(Reject::UnprovenEpoch));
+    assert!(ear.table.poll_question(seconds(1)).is_some());
+    let mut node = node.answering(&challenge);
+    assert_eq!(ear.hear(1, &node.full_report()), Ok(Heard::Joined(address(1))));
+    node.echo = None;
+    assert_eq!(ear.hear(2, &node.report()), Ok(Heard::Updated(address(1))));
+    assert_eq!(ear.table.rejects().bad(), 0);
+}
+
+#[test]
+fn a_node_whose_clock_is_wrong_by_a_year_is_taken_with_its_first_answer() {
+    const YEAR_US: u64 = 365 * 86_400 * 1_000_000;
+    let mut ear = Ear::new();
+    let mut node = ear.member(0, 1).restarted(5 * YEAR_US);
+    ear.hear(0, &node.full_report()).unwrap();
+    for (now, epoch) in [(1, 4 * YEAR_US), (2, 6 * YEAR_US), (3, 1)] {
+        let mut node = Teller::signed(1).restarted(epoch);
+        assert_eq!(ear.hear(now, &node.report()), Err(Reject::UnprovenEpoch));
+        let (_, challenge) = ear.table.poll_question(seconds(now)).unwrap();
+        let mut node = node.answering(&challenge);
+        assert_eq!(ear.hear(now, &node.report()), Ok(Heard::Updated(address(1))));
+        assert_eq!(ear.table.get(address(1)).unwrap().epoch(), epoch);
+    }
+}
+
+#[test]
+fn what_was_recorded_before_a_restart_of_the_node_or_of_the_listener_is_worthless() {
+    let mut ear = Ear::new();
+    let mut node = ear.member(0, 1).restarted(100);
+    let recorded: Vec<Vec<u8>> = (0..5).map(|_| node.full_report()).collect();
+    for report in &recorded {
+        ear.hear(0, report).unwrap();
+    }
+    // The node has been restarted, with its clock set back even; the old reports hold an answer that was good once.
+    let mut node = Teller::signed(1).restarted(50).answering(&ear.table.challenge(seconds(1)));
+    ear.hear(1, &node.report()).unwrap();
+    for report in &recorded {
+        assert_eq!(ear.hear(1, report), Err(Reject::UnprovenEpoch));
+    }
+    // The listener has been restarted; nobody of this name lives any more.
+    let mut ear = Ear { table: NodeTable::new([2; 32]), ..Ear::new() };
+    for report in &recorded {
+        assert_eq!(ear.hear(0, report), Err(Reject::UnprovenEpoch));
+    }
+    assert!(ear.table.is_empty());
+}
+
+#[test]
+fn a_recorded_goodbye_of_an_earlier_start_takes_nobody_out() {
+    let mut ear = Ear::new();
+    let mut node = ear.member(0, 1).restarted(100);
+    ear.hear(0, &node.full_report()).unwrap();
+    let goodbye = node.goodbye();
+    let mut node = node.restarted(50).answering(&ear.table.challenge(seconds(1)));
+    ear.hear(1, &node.full_report()).unwrap();
+    assert_eq!(ear.hear(1, &goodbye), Err(Reject::UnprovenEpoch));
+    assert_eq!((ear.table.len(), ear.table.poll_question(seconds(1))), (1, None));
+}
+
+#[test]
+fn without_keys_a_node_whose_clock_was_set_back_is_taken_once_its_old_self_is_stale() {
+    let mut ear = Ear { keys: ClusterKeys::none(), ..Ear::new() };
+    ear.hear(0, &Teller::new(1).restarted(1000).full_report()).unwrap();
+    let mut node = Teller::new(1).restarted(500);
     assert_eq!(ear.hear(3, &node.full_report()), Err(Reject::NotNewer));
     assert_eq!(ear.hear(4, &node.full_report()), Ok(Heard::Updated(address(1))));
     assert_eq!(ear.hear(5, &node.full_report()), Ok(Heard::Updated(address(1))));
@@ -233,7 +321,8 @@ fn a_node_whose_clock_was_set_back_is_taken_once_its_old_self_is_stale() {
 #[test]
 fn an_unsigned_datagram_never_touches_a_signed_node() {
     let mut ear = Ear::new();
-    ear.hear(0, &Teller::signed(1).full_report()).unwrap();
+    let mut node = ear.member(0, 1);
+    ear.hear(0, &node.full_report()).unwrap();
     let mut liar = Teller::new(1).restarted(9);
     assert_eq!(ear.hear(1, &liar.goodbye()), Err(Reject::Downgrade));
     assert_eq!(ear.hear(1, &liar.full_report()), Err(Reject::Downgrade));
@@ -245,7 +334,8 @@ fn a_signed_datagram_takes_an_unsigned_node_over_whatever_it_counted() {
     let mut ear = Ear::new();
     ear.hear(0, &Teller::new(1).restarted(u64::MAX).full_report()).unwrap();
     assert!(!ear.table.get(address(1)).unwrap().authenticated);
-    assert_eq!(ear.hear(0, &Teller::signed(1).report()), Ok(Heard::Updated(address(1))));
+    let mut node = ear.member(0, 1);
+    assert_eq!(ear.hear(0, &node.report()), Ok(Heard::Updated(address(1))));
     let known = ear.table.get(address(1)).unwrap();
     assert!(known.authenticated && known.identity.is_none());
 }
@@ -253,19 +343,30 @@ fn a_signed_datagram_takes_an_unsigned_node_over_whatever_it_counted() {
 #[test]
 fn in_a_full_table_strangers_make_room_for_members_and_never_the_other_way_round() {
     let mut ear = Ear::new();
-    ear.table = NodeTable::with_limit(4);
+    ear.table = NodeTable::with_limit(4, [1; 32]);
     for number in 0..4 {
         ear.hear(0, &Teller::new(number).report()).unwrap();
     }
     assert_eq!(ear.hear(0, &Teller::new(4).report()), Err(Reject::TableFull));
     for number in 10..14 {
-        assert_eq!(ear.hear(0, &Teller::signed(number).report()), Ok(Heard::Joined(address(number))));
+        let mut member = ear.member(0, number);
+        assert_eq!(ear.hear(0, &member.report()), Ok(Heard::Joined(address(number))));
         assert_eq!(ear.table.len(), 4);
     }
     assert!(ear.table.iter().all(|node| node.authenticated));
-    assert_eq!(ear.hear(0, &Teller::signed(14).report()), Err(Reject::TableFull));
+    let mut member = ear.member(0, 14);
+    assert_eq!(ear.hear(0, &member.report()), Err(Reject::TableFull));
     ear.table.expire(seconds(20));
     assert_eq!(ear.hear(20, &Teller::new(4).report()), Ok(Heard::Joined(address(4))));
+}
+
+#[test]
+fn where_there_are_keys_invented_nodes_take_little_room() {
+    let mut ear = Ear::new();
+    let taken = (0..10_000).filter(|number| ear.hear(0, &Teller::new(*number).full_report()).is_ok()).count();
+    assert_eq!((taken, ear.table.len()), (UNSIGNED_LIMIT, UNSIGNED_LIMIT));
+    let mut member = ear.member(0, 20_000);
+    assert_eq!(ear.hear(0, &member.report()), Ok(Heard::Joined(address(20_000))));
 }
 
 #[test]
@@ -301,7 +402,8 @@ fn texts_are_kept_short_and_without_control_characters() {
 fn nodes_come_in_the_order_of_their_addresses() {
     let mut ear = Ear::new();
     for number in [300, 2, 10, 1] {
-        ear.hear(0, &Teller::signed(number).report()).unwrap();
+        let mut member = ear.member(0, number);
+        ear.hear(0, &member.report()).unwrap();
     }
     let order: Vec<IpAddr> = ear.table.iter().map(|node| node.address).collect();
     assert_eq!(order, [1, 2, 10, 300].map(address));
@@ -310,17 +412,19 @@ fn nodes_come_in_the_order_of_their_addresses() {
 /// One thing that may happen to a table.
 #[derive(Clone, Debug)]
 enum Step {
-    Report { node: u32, epoch: u64, sequence: u64, signed: bool },
+    Report { node: u32, epoch: u64, sequence: u64, signed: bool, answers: bool },
     Goodbye { node: u32, epoch: u64, sequence: u64, signed: bool },
     Wait(u64),
     Expire,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let node = (0u32..6, 1u64..4, 0u64..8, any::<bool>());
+    let node = (0u32..6, 1u64..4, 0u64..8, any::<bool>(), any::<bool>());
     let step = prop_oneof![
-        4 => node.clone().prop_map(|(node, epoch, sequence, signed)| Step::Report { node, epoch, sequence, signed }),
-        1 => node.prop_map(|(node, epoch, sequence, signed)| Step::Goodbye { node, epoch, sequence, signed }),
+        4 => node.clone().prop_map(|(node, epoch, sequence, signed, answers)| {
+            Step::Report { node, epoch, sequence, signed, answers }
+        }),
+        1 => node.prop_map(|(node, epoch, sequence, signed, _)| Step::Goodbye { node, epoch, sequence, signed }),
         2 => (0u64..5).prop_map(Step::Wait),
         1 => Just(Step::Expire),
     ];
@@ -331,12 +435,15 @@ proptest! {
     #[test]
     fn whatever_happens_the_table_stays_within_its_rules(steps in steps()) {
         let mut ear = Ear::new();
-        ear.table = NodeTable::with_limit(4);
+        ear.table = NodeTable::with_limit(4, [1; 32]);
         let mut now = 0;
         for step in steps {
             match step {
-                Step::Report { node, epoch, sequence, signed } => {
-                    let teller = if signed { Teller::signed(node) } else { Teller::new(node) };
+                Step::Report { node, epoch, sequence, signed, answers } => {
+                    let mut teller = if signed { Teller::signed(node) } else { Teller::new(node) };
+                    if answers {
+                        teller = teller.answering(&ear.table.challenge(seconds(now)));
+                    }
                     let before = ear.table.get(address(node)).cloned();
                     let heard = ear.hear(now, &Teller { epoch, sequence, ..teller }.report());
                     match (before, heard) {

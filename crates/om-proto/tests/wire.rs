@@ -3,17 +3,20 @@
 #![expect(clippy::unwrap_used, reason = "a helper of tests fails like a test")]
 
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use om_proto::key::{ClusterKeys, MAC_LEN};
 use om_proto::offer::{Answer, Ask, Invite};
+use om_proto::proof::{Challenge, ECHO_LIMIT, Echo};
 use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 use om_proto::wire::{
     Datagram, DatagramWriter, HEADER_LEN, Header, Kind, MAX_DATAGRAM, Reject, Section, tag,
 };
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
+
+const READER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
 
 fn header(kind: Kind) -> Header {
     Header {
@@ -99,11 +102,12 @@ fn answer() -> Answer {
 }
 
 /// Writes a datagram by `fill` and gives its bytes.
+/// Writes a datagram; if it is of a kind that is for one node, for [`READER`].
 fn write(kind: Kind, keys: &ClusterKeys, fill: impl Fn(&mut DatagramWriter<'_>)) -> Vec<u8> {
     let mut buffer = [0; MAX_DATAGRAM];
     let mut writer = DatagramWriter::new(&mut buffer, header(kind));
     fill(&mut writer);
-    writer.finish(keys).to_vec()
+    writer.finish_for(keys, READER).to_vec()
 }
 
 fn full_report(keys: &ClusterKeys) -> Vec<u8> {
@@ -115,6 +119,10 @@ fn full_report(keys: &ClusterKeys) -> Vec<u8> {
         writer.section(&memory()).unwrap();
         writer.section(&migration()).unwrap();
     })
+}
+
+fn challenge() -> Challenge {
+    Challenge { nonce: [1, 2, 3, 4, 5, 6, 7, 8] }
 }
 
 fn offer_ask(writer: &mut DatagramWriter<'_>) {
@@ -145,6 +153,18 @@ fn the_bytes_are_those_of_every_release() {
             "offer-invite",
             write(Kind::OfferInvite, &keys, |writer| writer.section(&Invite { figures: answer() }).unwrap()),
         ),
+        ("challenge", write(Kind::Ask, &keys, |writer| writer.section(&challenge()).unwrap())),
+        (
+            "offer-challenge",
+            write(Kind::OfferChallenge, &keys, |writer| writer.section(&challenge()).unwrap()),
+        ),
+        (
+            "echo",
+            write(Kind::Report, &keys, |writer| {
+                writer.section(&memory()).unwrap();
+                writer.section(&Echo { nonces: vec![challenge().nonce, [8; 8]] }).unwrap();
+            }),
+        ),
     ];
     for (name, bytes) in datagrams {
         let path =
@@ -153,7 +173,7 @@ fn the_bytes_are_those_of_every_release() {
             fs::write(&path, &bytes).unwrap();
         }
         assert_eq!(fs::read(&path).unwrap(), bytes, "{name}");
-        assert!(Datagram::decode(&bytes, &keys).is_ok(), "{name}");
+        assert!(Datagram::decode_for(&bytes, &keys, READER).is_ok(), "{name}");
     }
 }
 
@@ -379,6 +399,22 @@ fn each_broken_rule_has_its_name() {
 }
 
 #[test]
+fn what_is_signed_for_one_node_is_worthless_on_another_and_to_its_sender() {
+    let keys = ClusterKeys::for_tests(&[7]);
+    let elsewhere = IpAddr::from([10, 77, 0, 3]);
+    for kind in [Kind::OfferAsk, Kind::OfferAnswer, Kind::OfferInvite, Kind::OfferChallenge] {
+        let bytes = write(kind, &keys, |_| {});
+        assert!(Datagram::decode_for(&bytes, &keys, READER).is_ok());
+        for reader in [elsewhere, header(kind).sender] {
+            assert_eq!(Datagram::decode_for(&bytes, &keys, reader).unwrap_err(), Reject::BadMac);
+        }
+    }
+    for kind in [Kind::Report, Kind::Ask, Kind::Goodbye] {
+        assert!(Datagram::decode_for(&write(kind, &keys, |_| {}), &keys, elsewhere).is_ok());
+    }
+}
+
+#[test]
 fn a_reader_without_a_key_takes_everything_as_unauthenticated() {
     let bytes = full_report(&ClusterKeys::for_tests(&[7]));
     assert!(!Datagram::decode(&bytes, &ClusterKeys::none()).unwrap().authenticated);
@@ -402,6 +438,9 @@ fn a_huge_list_of_addresses_is_refused_without_memory_for_it() {
     body.extend([0; 16]);
     body.extend([0, 0xff, 0xff, 0xff, 0x7f, 0]);
     assert!(Identity::decode(&body).is_none());
+    let many = Echo { nonces: vec![[7; 8]; ECHO_LIMIT + 1] };
+    assert!(Echo::decode(&postcard::to_allocvec(&many).unwrap()).is_none());
+    assert!(Echo::decode(&[0xff, 0xff, 0xff, 0x7f, 0]).is_none());
     let many = Identity { addresses: vec![IpAddr::from([0; 4]); 33], ..identity() };
     assert!(Identity::decode(&postcard::to_allocvec(&many).unwrap()).is_none());
 }

@@ -3,31 +3,21 @@
 use std::net::IpAddr;
 
 use om_proto::key::ClusterKeys;
+use om_proto::proof::Echo;
 use om_proto::wire::{Datagram, DatagramFull, DatagramWriter, Header, Kind, MAX_DATAGRAM, Reject};
 
 use crate::offer::Offer;
 
-/// An offer as it was read; whether it is news is for the reader to say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decoded {
-    /// Who says it, and how new it is.
-    pub header: Header,
-    /// Whether a key of the cluster vouches for it.
-    pub authenticated: bool,
-    /// What is said.
-    pub offer: Offer,
-}
-
-/// Writes `offer` in the name of `here`.
+/// Writes `offer` to node `to` in the name of `here`; with an echo if the node has put a challenge.
 ///
 /// # Errors
 /// If it does not fit a datagram, which only a very long refusal could bring about.
 pub fn encode<'a>(
     buffer: &'a mut [u8; MAX_DATAGRAM],
-    here: IpAddr,
-    epoch: u64,
-    sequence: u64,
+    (here, to): (IpAddr, IpAddr),
+    (epoch, sequence): (u64, u64),
     offer: &Offer,
+    echo: Option<&Echo>,
     keys: &ClusterKeys,
 ) -> Result<&'a [u8], DatagramFull> {
     let kind = match offer {
@@ -42,22 +32,22 @@ pub fn encode<'a>(
         Offer::Answer(answer) => writer.section(answer)?,
         Offer::Invite(invite) => writer.section(invite)?,
     }
-    Ok(writer.finish(keys))
+    if let Some(echo) = echo {
+        writer.section(echo)?;
+    }
+    Ok(writer.finish_for(keys, to))
 }
 
-/// Reads an offer.
+/// Reads the offer of a datagram; whether that is news is for the reader to say.
 ///
 /// # Errors
-/// The rule that the bytes break.
-pub fn decode(bytes: &[u8], keys: &ClusterKeys) -> Result<Decoded, Reject> {
-    let datagram = Datagram::decode(bytes, keys)?;
-    let header = datagram.header;
-    let offer = match header.kind {
+/// That it holds none, or one that makes no sense.
+pub fn decode(datagram: &Datagram<'_>) -> Result<Offer, Reject> {
+    let offer = match datagram.header.kind {
         Kind::OfferAsk => datagram.section().map(Offer::Ask),
         Kind::OfferAnswer => datagram.section().map(Offer::Answer),
         Kind::OfferInvite => datagram.section().map(Offer::Invite),
         _ => return Err(Reject::UnknownKind),
     };
-    let offer = offer.ok_or(Reject::TruncatedSection)?;
-    Ok(Decoded { header, authenticated: datagram.authenticated, offer })
+    offer.ok_or(Reject::TruncatedSection)
 }

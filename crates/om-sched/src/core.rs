@@ -250,6 +250,11 @@ impl Core {
         self.policy = policy;
     }
 
+    /// The cluster key has come or gone.
+    pub fn set_has_key(&mut self, has_key: bool) {
+        self.settings.has_key = has_key;
+    }
+
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, input: Input<'_>) {
         self.promises.expire(now);

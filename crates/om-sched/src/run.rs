@@ -19,10 +19,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use om_proto::key::{ClusterKeys, KeyError};
-use om_proto::net::{Interface, Listener, NetError, Selection};
+use om_proto::key::{KeyError, KeyFile, random};
+use om_proto::net::{Interface, Listener, NetError, Selection, Speaker};
 use om_proto::omfs::{Destination, OmError, OmRoot};
 use om_proto::table::NodeTable;
+use om_proto::wire::Rejects;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use thiserror::Error;
 
@@ -54,6 +55,8 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(50);
 const SERVE_EVERY: Duration = Duration::from_millis(20);
 /// How often the network interfaces are looked at.
 const INTERFACES_EVERY: Duration = Duration::from_secs(2);
+/// Dropped datagrams are told this often, if there are any.
+const REJECTS_EVERY: Duration = Duration::from_secs(300);
 /// For so long after the start it is normal that nothing is known yet.
 const SETTLING: Duration = Duration::from_secs(3);
 /// Lines about nodes that come and go, every ten seconds.
@@ -90,7 +93,7 @@ pub enum RunError {
 struct Ready {
     config: Config,
     policy: Box<dyn Policy>,
-    keys: ClusterKeys,
+    keys: KeyFile,
 }
 
 /// Reads and checks everything that can be wrong before anything is done.
@@ -98,7 +101,7 @@ fn prepare(cli: &Cli, registry: &Registry) -> Result<Ready, RunError> {
     let config = cli.over(Config::load(cli.config.as_deref())?);
     let place = cli.config.clone().unwrap_or_else(Config::default_path);
     let policy = config.check(registry).map_err(|problems| ConfigError::Values { place, problems })?;
-    let keys = ClusterKeys::load(&config.key_file)?;
+    let keys = KeyFile::open(&config.key_file)?;
     Ok(Ready { config, policy, keys })
 }
 
@@ -113,11 +116,13 @@ pub fn run(cli: &Cli, registry: &Registry) -> Result<(), RunError> {
 struct Daemon {
     started: Instant,
     config: Config,
-    keys: ClusterKeys,
+    keys: KeyFile,
     poll: Poll,
     core: Core,
     table: NodeTable,
     listener: Listener,
+    /// Puts the questions that omd answers.
+    asker: Speaker,
     interfaces: Vec<Interface>,
     here: Option<IpAddr>,
     offer_socket: Option<UdpSocket>,
@@ -136,6 +141,8 @@ struct Daemon {
     incomplete: Option<Time>,
     next_read: Time,
     next_interfaces: Time,
+    next_rejects: Time,
+    said_rejects: (Rejects, Rejects),
     last_read: Option<Time>,
     reading_took: Duration,
     /// There may be more to take although nothing new will be announced.
@@ -158,16 +165,18 @@ impl Daemon {
         let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let epoch = u64::try_from(epoch.as_micros()).unwrap_or(u64::MAX);
         let seed = epoch ^ (u64::from(std::process::id()) << 40);
-        let core = Core::new(config.settings(!keys.is_empty()), policy, Random::from_seed(seed));
+        let no_random = failed("make random numbers");
+        let core = Core::new(config.settings(!keys.keys().is_empty()), policy, Random::from_seed(seed));
         let mut daemon = Self {
             started: Instant::now(),
-            offers: Offers::new(config.offer_port, epoch)?,
+            offers: Offers::new(config.offer_port, epoch, random().map_err(&no_random)?)?,
+            asker: Speaker::open(config.info_port)?,
             root: OmRoot::discover(config.om_root.as_deref()),
             interfaces: Interface::all()?,
             keys,
             poll,
             core,
-            table: NodeTable::default(),
+            table: NodeTable::new(random().map_err(&no_random)?),
             listener,
             here: None,
             offer_socket: None,
@@ -183,6 +192,8 @@ impl Daemon {
             incomplete: None,
             next_read: Time::ZERO,
             next_interfaces: Time::ZERO,
+            next_rejects: REJECTS_EVERY,
+            said_rejects: Default::default(),
             last_read: None,
             reading_took: Duration::ZERO,
             unfinished: false,
@@ -205,10 +216,10 @@ impl Daemon {
             env!("CARGO_PKG_VERSION"),
             self.config.policy,
             self.root.path().display(),
-            if self.keys.is_empty() { "no cluster key" } else { "with the cluster key" },
+            if self.keys.keys().is_empty() { "no cluster key" } else { "with the cluster key" },
             if self.config.dry_run { ", dry run: nothing is moved" } else { "" },
         );
-        if self.keys.is_empty() && self.config.allow_without_key {
+        if self.keys.keys().is_empty() && self.config.allow_without_key {
             log::warn!("jobs are moved without a cluster key: anybody on the network can have them moved");
         }
     }
@@ -245,6 +256,8 @@ impl Daemon {
         if now >= self.next_interfaces {
             self.next_interfaces = now + INTERFACES_EVERY;
             self.look_at_interfaces();
+            self.look_at_key();
+            self.say_rejects(now);
         }
         if now >= self.next_read {
             self.find_here()?;
@@ -286,6 +299,32 @@ impl Daemon {
         next.saturating_sub(now)
     }
 
+    /// A new key file is taken over without being asked.
+    fn look_at_key(&mut self) {
+        match self.keys.refresh() {
+            None => {}
+            Some(Ok(())) => {
+                log::info!("the key file has changed; key {:?} from now on", self.keys.keys());
+                self.core.set_has_key(!self.keys.keys().is_empty());
+                self.ask_everybody();
+            }
+            Some(Err(error)) => log::warn!("{error}; going on with the key known before"),
+        }
+    }
+
+    /// Dropped datagrams are told now and then, if there are any.
+    fn say_rejects(&mut self, now: Time) {
+        if now < self.next_rejects {
+            return;
+        }
+        self.next_rejects = now + REJECTS_EVERY;
+        let rejects = (*self.table.rejects(), *self.offers.rejects());
+        if rejects != self.said_rejects {
+            log::info!("dropped since the start: reports: {}; offers: {}", rejects.0, rejects.1);
+            self.said_rejects = rejects;
+        }
+    }
+
     /// Reads the om files and sets the time of the next reading.
     fn read(&mut self) {
         let now = self.now();
@@ -319,7 +358,8 @@ impl Daemon {
                         Offer::Answer(answer) => log::debug!("to {to}: {answer:?}"),
                         other => log::trace!("to {to}: {other:?}"),
                     }
-                    if let Err(error) = self.offers.send(here, to, &offer, &self.keys) {
+                    let now = self.now();
+                    if let Err(error) = self.offers.send(now, (here, to), &offer, self.keys.keys()) {
                         log::debug!("cannot send to {to}: {error}");
                     }
                 }
@@ -442,24 +482,25 @@ impl Daemon {
     fn try_reconfigure(&mut self, cli: &Cli, registry: &Registry) -> Result<(), RunError> {
         let Ready { config, policy, keys } = prepare(cli, registry)?;
         // First all that can fail, then all that changes.
-        let listener =
-            if (config.info_port, &config.interfaces) == (self.config.info_port, &self.config.interfaces) {
-                None
-            } else {
-                Some(Listener::open(config.info_port, selection(&config))?)
-            };
+        let listener = if (config.info_port, &config.interfaces)
+            == (self.config.info_port, &self.config.interfaces)
+        {
+            None
+        } else {
+            Some((Listener::open(config.info_port, selection(&config))?, Speaker::open(config.info_port)?))
+        };
         if config.offer_port != self.config.offer_port {
             self.offers.set_port(config.offer_port)?;
         }
         let rebind = config.offer_port != self.config.offer_port || config.dry_run != self.config.dry_run;
         let reopen = config.status_socket != self.config.status_socket || self.status.is_none();
         let reopen_starts = config.start_socket != self.config.start_socket || self.starts.is_none();
-        self.core.reconfigure(config.settings(!keys.is_empty()), policy);
+        self.core.reconfigure(config.settings(!keys.keys().is_empty()), policy);
         self.root = OmRoot::discover(config.om_root.as_deref());
         self.keys = keys;
         self.config = config;
-        if let Some(listener) = listener {
-            self.listener = listener;
+        if let Some((listener, asker)) = listener {
+            (self.listener, self.asker) = (listener, asker);
             self.watch_listener()?;
         }
         if rebind {

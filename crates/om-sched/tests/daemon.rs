@@ -18,9 +18,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use om_proto::key::ClusterKeys;
-use om_proto::net::{Interface, Speaker};
+use om_proto::net::{Interface, Listener, Selection, Speaker, bind_address};
 use om_proto::offer::{Answer, Ask};
 use om_proto::omfs::{Bounds, JobStat, JobState};
+use om_proto::proof::{Challenge, ECHO_LIMIT, Echo, Nonce};
 use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 use om_proto::wire::{Datagram, DatagramWriter, Header, Kind, MAX_DATAGRAM};
 
@@ -39,6 +40,9 @@ struct Rig {
     /// The second node's, unless a scheduler of its own runs there.
     offers: Option<UdpSocket>,
     speaker: Speaker,
+    /// What both nodes' omd hears.
+    listener: Listener,
+    questions: Vec<UdpSocket>,
     loopback: Interface,
     keys: ClusterKeys,
     sequence: u64,
@@ -61,7 +65,10 @@ impl Rig {
         offers.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let info_port = UdpSocket::bind((HERE, 0)).unwrap().local_addr().unwrap().port();
         let loopback = Interface::all().unwrap().into_iter().find(|interface| interface.loopback).unwrap();
+        let named = Selection::Named(vec![loopback.name.clone()]);
         let rig = Self {
+            listener: Listener::open(info_port, named).unwrap(),
+            questions: [HERE, THERE].map(|address| bind_address(address, 0, info_port).unwrap()).into(),
             speaker: Speaker::open(info_port).unwrap(),
             keys: ClusterKeys::parse(KEY, Path::new("key")).unwrap(),
             dir,
@@ -143,8 +150,23 @@ impl Rig {
         command
     }
 
+    /// What the schedulers want to have repeated since the last report.
+    fn challenges(&self) -> Vec<Nonce> {
+        let mut nonces = Vec::new();
+        let mut buffer = [0; MAX_DATAGRAM];
+        for socket in self.listener.sockets().chain(&self.questions) {
+            while let Ok(length) = socket.recv(&mut buffer) {
+                let datagram = Datagram::decode(&buffer[..length], &self.keys).unwrap();
+                nonces.extend(datagram.section::<Challenge>().map(|challenge| challenge.nonce));
+            }
+        }
+        nonces.truncate(ECHO_LIMIT);
+        nonces
+    }
+
     /// Both nodes' omd: this one loaded, the other idle.
     fn report(&mut self, loaded: u32) {
+        let echo = Echo { nonces: self.challenges() };
         for (node, runnable) in [(HERE, loaded), (THERE, 0)] {
             self.sequence += 1;
             let header = Header {
@@ -208,6 +230,7 @@ impl Rig {
                     bring: false,
                 })
                 .unwrap();
+            writer.section(&echo).unwrap();
             let bytes = writer.finish(&self.keys);
             let sent = self.speaker.multicast(bytes, &[&self.loopback]);
             assert!(sent.copies > 0, "no multicast on the loopback interface: {:?}", sent.failure);
@@ -218,7 +241,7 @@ impl Rig {
     fn question(&self) -> Option<Ask> {
         let mut buffer = [0; 1500];
         let length = self.offers.as_ref()?.recv(&mut buffer).ok()?;
-        let datagram = Datagram::decode(&buffer[..length], &self.keys).unwrap();
+        let datagram = Datagram::decode_for(&buffer[..length], &self.keys, THERE).unwrap();
         assert!(datagram.authenticated);
         assert_eq!((datagram.header.kind, datagram.header.sender), (Kind::OfferAsk, HERE));
         Some(datagram.section::<Ask>().unwrap()).filter(|ask| ask.runnable_milli > 0)
@@ -243,7 +266,7 @@ impl Rig {
                 promise_ms: 3000,
             })
             .unwrap();
-        let bytes = writer.finish(&self.keys);
+        let bytes = writer.finish_for(&self.keys, HERE);
         let to = (HERE, self.offer_port);
         UdpSocket::bind((THERE, 0)).unwrap().send_to(bytes, to).unwrap();
     }

@@ -148,14 +148,17 @@ impl Network {
     ) -> Result<Option<(Nanos, usize)>, WireError> {
         self.sequence += 1;
         let mut buffer = [0; MAX_DATAGRAM];
-        let bytes = codec::encode(&mut buffer, here, 1, self.sequence, offer, &self.keys)
+        // The numbers stand for addresses here: the MAC is not over the receiver's.
+        let bytes = codec::encode(&mut buffer, (here, here), (1, self.sequence), offer, None, &self.keys)
             .map_err(|full| WireError(full.to_string()))?;
-        let decoded = codec::decode(bytes, &self.keys).map_err(|reject| WireError(reject.to_string()))?;
+        let offer = Datagram::decode_for(bytes, &self.keys, here)
+            .and_then(|datagram| codec::decode(&datagram))
+            .map_err(|reject| WireError(reject.to_string()))?;
         let at = now + nanos(self.quality.delay_s * (0.5 + chance::uniform(&mut self.random)));
         if self.quality.loss > 0.0 && chance::uniform(&mut self.random) < self.quality.loss {
             return Ok(None);
         }
-        let message = Some(Message { from, to, offer: decoded.offer });
+        let message = Some(Message { from, to, offer });
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.messages[slot] = message;

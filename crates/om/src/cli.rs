@@ -277,14 +277,32 @@ pub struct HistoryArgs {
 
 /// Make the cluster's key: 32 random bytes in a file that only its owner can read.
 ///
-/// A file that exists is left alone.
-/// Every node of the cluster needs the same file. Bring it there by a way that you trust, for example:
-/// ssh root@NODE 'umask 077; mkdir -p /etc/om; cat > /etc/om/key' < /etc/om/key
+/// A file that exists is left alone. Every node of the cluster needs the same file. Bring it there by a way that you
+/// trust; over ssh it is in no argument and no log:
+///
+/// ssh root@NODE 'umask 077; cd /etc/om && cat >key.new && chown om: key.new && mv key.new key' </etc/om/key
+///
+/// To change the key of a cluster that goes on working, do each step of --rotate on one node, and after each bring the file
+/// to all others in the same way. The daemons take it over by themselves within two seconds.
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
     /// The file
     #[arg(long, value_name = "FILE", default_value = ports::KEY_FILE)]
     pub file: PathBuf,
+    /// Change the key, step by step: add, sign, drop
+    #[arg(long, value_name = "STEP")]
+    pub rotate: Option<Rotation>,
+}
+
+/// The steps in which a key is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Rotation {
+    /// Make a second key, which is accepted and does not sign yet.
+    Add,
+    /// Let the second key sign; the first is still accepted.
+    Sign,
+    /// Drop the key that does not sign any more.
+    Drop,
 }
 
 /// Print what a shell needs to complete om's arguments.

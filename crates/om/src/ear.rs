@@ -1,15 +1,17 @@
 //! Hears the nodes: asks them all to tell how they are, and listens for as long as the caller wants.
 //!
 //! Beside the daemons any number of listeners hear everything, so this needs no daemon on this host and no
-//! privilege. Without the cluster's key nothing that is heard can be verified; it is shown all the same, marked.
+//! privilege. With the cluster's key each node is shown once it has answered; without it nothing that is heard can be
+//! verified, and is shown all the same, marked.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use om_proto::key::{ClusterKeys, KeyError};
+use om_proto::key::{ClusterKeys, KeyError, random};
 use om_proto::net::{Interface, Listener, Selection, Speaker, select};
+use om_proto::proof::Challenge;
 use om_proto::table::NodeTable;
 use om_proto::wire::{DatagramWriter, Header, Kind, MAX_DATAGRAM};
 
@@ -49,7 +51,8 @@ impl KeyState {
 pub struct Ear {
     listener: Listener,
     selection: Selection,
-    port: u16,
+    speaker: Speaker,
+    questions: u64,
     addresses: Vec<IpAddr>,
     table: NodeTable,
     keys: ClusterKeys,
@@ -74,12 +77,14 @@ impl Ear {
             names => Selection::Named(names.to_vec()),
         };
         let listener = Listener::open(args.port, selection.clone())?;
+        let seed = random().map_err(|source| Failure::Io { what: "make random numbers".into(), source })?;
         let mut ear = Self {
             listener,
             selection,
-            port: args.port,
+            speaker: Speaker::open(args.port)?,
+            questions: 0,
             addresses: Vec::new(),
-            table: NodeTable::default(),
+            table: NodeTable::new(seed),
             keys,
             key_state,
             started: Instant::now(),
@@ -135,13 +140,17 @@ impl Ear {
         self.listener.sockets().map(AsFd::as_fd)
     }
 
-    /// Takes in what has come.
+    /// Takes in what has come, and asks the nodes that have yet to prove themselves.
     pub fn take(&mut self) {
         let mut buffer = [0; MAX_DATAGRAM + 1];
         for _ in 0..DATAGRAMS_A_TURN {
-            let Ok(Some((length, from))) = self.listener.receive(&mut buffer) else { return };
+            let Ok(Some((length, from))) = self.listener.receive(&mut buffer) else { break };
             // A bad datagram is counted by the table; anybody can send one.
             let _ = self.table.receive(self.started.elapsed(), &buffer[..length], from.ip(), &self.keys);
+        }
+        while let Some((node, challenge)) = self.table.poll_question(self.started.elapsed()) {
+            let question = self.question(&challenge);
+            let _ = self.speaker.unicast(&question, node);
         }
     }
 
@@ -153,19 +162,28 @@ impl Ear {
         let interfaces = Interface::all()?;
         self.listener.refresh(&interfaces);
         self.addresses = interfaces.iter().flat_map(|interface| interface.addresses.clone()).collect();
+        let challenge = self.table.challenge(self.started.elapsed());
+        let question = self.question(&challenge);
+        // A question that cannot be sent is no failure: the nodes tell by themselves, a little later.
+        let _ = self.speaker.multicast(&question, &select(&interfaces, &self.selection));
+        Ok(())
+    }
+
+    fn question(&mut self, challenge: &Challenge) -> Vec<u8> {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.questions += 1;
         let header = Header {
             kind: Kind::Ask,
             flags: 0,
             key_id: 0,
             epoch: u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX),
-            sequence: 1,
+            sequence: self.questions,
             sender: IpAddr::from([0, 0, 0, 0]),
         };
         let mut buffer = [0; MAX_DATAGRAM];
-        let question = DatagramWriter::new(&mut buffer, header).finish(&self.keys);
-        // A question that cannot be sent is no failure: the nodes tell by themselves, a little later.
-        let _ = Speaker::open(self.port)?.multicast(question, &select(&interfaces, &self.selection));
-        Ok(())
+        let mut writer = DatagramWriter::new(&mut buffer, header);
+        // There is room for one section.
+        let _ = writer.section(challenge);
+        writer.finish(&self.keys).to_vec()
     }
 }

@@ -277,7 +277,7 @@ mod tests {
             };
             writer.section(&migration).unwrap();
             let keys = ClusterKeys::none();
-            let mut table = NodeTable::default();
+            let mut table = NodeTable::new([0; 32]);
             table.receive(Duration::ZERO, writer.finish(&keys), sender, &keys).unwrap();
             table.get(sender).unwrap().clone()
         };

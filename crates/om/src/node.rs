@@ -27,6 +27,8 @@ pub struct NodeSeen {
     pub stale: bool,
     /// The cluster's key vouches for all this; `null`: there is no key here to tell by.
     pub authenticated: Option<bool>,
+    /// The id of the key that it signs with, 8 hexadecimal digits.
+    pub key: Option<String>,
     /// It has a migration daemon; without one it only tells.
     pub migrates: bool,
     /// What it is and does, in words.
@@ -113,6 +115,7 @@ impl NodeSeen {
             period_ms: millis(node.period()),
             stale,
             authenticated,
+            key: (node.key_id != 0).then(|| format!("{:08x}", node.key_id)),
             migrates: migration.is_some(),
             roles,
             load: load.and_then(|load| load.exported_milli).map(thousandths),

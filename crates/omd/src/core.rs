@@ -23,6 +23,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use om_proto::key::ClusterKeys;
+use om_proto::proof::{ECHO_LIMIT, Echo, Nonce};
 use om_proto::report::{Capacity, Identity, Machine};
 use om_proto::wire::{DatagramWriter, Header, Kind, MAX_DATAGRAM, Section};
 
@@ -39,6 +40,8 @@ pub const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 const SAMPLE_LASTS: Duration = Duration::from_millis(250);
 /// Askers that are answered one by one; more are answered by the group's copy only.
 const ASKER_LIMIT: usize = 8;
+/// Challenges that wait for the next report, which takes [`ECHO_LIMIT`] of them: this many make it sixteen datagrams.
+const CHALLENGE_LIMIT: usize = 16 * ECHO_LIMIT;
 
 /// What an administrator may set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,8 @@ pub struct Core {
     told_capacity: Option<Capacity>,
     next_report: Duration,
     answer: Option<Answer>,
+    /// What members have asked since the last report, to be repeated in the next one.
+    challenges: Vec<Nonce>,
     sampling: bool,
     stopped: bool,
     outputs: VecDeque<Output>,
@@ -140,6 +145,7 @@ impl Core {
             told_capacity: None,
             next_report: now,
             answer: None,
+            challenges: Vec::new(),
             sampling: false,
             stopped: false,
             outputs: VecDeque::new(),
@@ -164,9 +170,18 @@ impl Core {
 
     /// Somebody asked. `from` is the asker's address if the question came to this node alone, else `None`. The
     /// answer goes to everybody who listens, and to the asker.
-    pub fn handle_ask(&mut self, now: Duration, from: Option<IpAddr>) {
+    ///
+    /// A challenge, which only a member can put, waits for the next report if this question gets no answer of its own:
+    /// so nobody who floods this node with questions keeps it from proving itself within a period.
+    pub fn handle_ask(&mut self, now: Duration, from: Option<IpAddr>, challenge: Option<Nonce>) {
         if self.stopped {
             return;
+        }
+        if let Some(nonce) = challenge
+            && self.challenges.len() < CHALLENGE_LIMIT
+            && !self.challenges.contains(&nonce)
+        {
+            self.challenges.push(nonce);
         }
         if self.answer.is_none() {
             if !self.budget.take(now) {
@@ -176,6 +191,7 @@ impl Core {
             self.answer = Some(Answer { due, to: Vec::new(), to_all: false });
         }
         let Some(answer) = &mut self.answer else { return };
+        answer.to_all |= challenge.is_some();
         match from {
             Some(asker) if !answer.to.contains(&asker) && answer.to.len() < ASKER_LIMIT => {
                 answer.to.push(asker)
@@ -216,6 +232,12 @@ impl Core {
         self.keys = keys;
         self.rhythm = Rhythm::new(settings.period);
         self.identity.period_ms = millis(settings.period);
+        self.tell_everything_soon(now);
+    }
+
+    /// The cluster key has changed.
+    pub fn handle_keys(&mut self, now: Duration, keys: ClusterKeys) {
+        self.keys = keys;
         self.tell_everything_soon(now);
     }
 
@@ -294,6 +316,18 @@ impl Core {
 
     fn send_report(&mut self, to_all: bool, askers: &[IpAddr]) {
         let Some((_, sample)) = self.sample.clone() else { return };
+        let mut echoes = Vec::new();
+        if to_all {
+            let challenges = std::mem::take(&mut self.challenges);
+            echoes.extend(challenges.chunks(ECHO_LIMIT).map(|nonces| Echo { nonces: nonces.to_vec() }));
+        }
+        self.send_part(&sample, to_all, askers, echoes.pop().as_ref());
+        for echo in echoes {
+            self.send_part(&sample, true, &[], Some(&echo));
+        }
+    }
+
+    fn send_part(&mut self, sample: &Sample, to_all: bool, askers: &[IpAddr], echo: Option<&Echo>) {
         let parts = self.rhythm.next();
         let (identity, machine) = (self.identity.clone(), self.machine.clone());
         let bytes = self.datagram(Kind::Report, |writer| {
@@ -301,12 +335,13 @@ impl Core {
             put(writer, Some(&sample.load));
             put(writer, Some(&sample.memory));
             put(writer, sample.migration.as_ref());
+            put(writer, echo);
             put(writer, parts.identity.then_some(&sample.capacity));
             put(writer, parts.identity.then_some(&identity));
             put(writer, parts.machine.then_some(&machine));
         });
         if parts.identity {
-            self.told_capacity = Some(sample.capacity);
+            self.told_capacity = Some(sample.capacity.clone());
         }
         for asker in askers {
             self.outputs.push_back(Output::Send { bytes: bytes.clone(), route: Route::One(*asker) });

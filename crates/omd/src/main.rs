@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use log::error;
-use om_proto::key::ClusterKeys;
+use om_proto::key::KeyFile;
 use omd::cli::Cli;
 use omd::config::Config;
 use omd::run;
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    let keys = match ClusterKeys::load(&config.key_file) {
+    let keys = match KeyFile::open(&config.key_file) {
         Ok(keys) => keys,
         Err(problem) => {
             error!("{problem}");

@@ -10,9 +10,10 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use om_proto::key::ClusterKeys;
+use om_proto::key::KeyFile;
 use om_proto::net::NetError;
 use om_proto::omfs::OmRoot;
+use om_proto::proof::Challenge;
 use om_proto::report::Identity;
 use om_proto::wire::{Datagram, Kind, MAX_DATAGRAM, Rejects};
 use thiserror::Error;
@@ -61,7 +62,7 @@ impl RunError {
 ///
 /// # Errors
 /// [`RunError`] if the daemon cannot start or go on.
-pub fn run(config_file: Option<PathBuf>, config: Config, keys: ClusterKeys) -> Result<(), RunError> {
+pub fn run(config_file: Option<PathBuf>, config: Config, keys: KeyFile) -> Result<(), RunError> {
     // Before any thread is started: each inherits which signals are held back.
     let signals = hold_signals()?;
     Daemon::start(config_file, config, keys, signals)?.run()
@@ -70,7 +71,7 @@ pub fn run(config_file: Option<PathBuf>, config: Config, keys: ClusterKeys) -> R
 struct Daemon {
     config_file: Option<PathBuf>,
     config: Config,
-    keys: ClusterKeys,
+    keys: KeyFile,
     started: Instant,
     core: Core,
     net: Net,
@@ -90,7 +91,7 @@ impl Daemon {
     fn start(
         config_file: Option<PathBuf>,
         config: Config,
-        keys: ClusterKeys,
+        keys: KeyFile,
         signals: SignalFd,
     ) -> Result<Self, RunError> {
         let proc = Path::new(PROC);
@@ -115,12 +116,13 @@ impl Daemon {
             seed: epoch ^ u64::from(std::process::id()) << 32,
         };
         info!(
-            "telling as {} every {} s, {}, key {keys:?}",
+            "telling as {} every {} s, {}, key {:?}",
             node.name,
             config.period,
-            if keys.is_empty() { "unauthenticated" } else { "authenticated" },
+            if keys.keys().is_empty() { "unauthenticated" } else { "authenticated" },
+            keys.keys(),
         );
-        let core = Core::new(Duration::ZERO, config.settings(), keys.clone(), node);
+        let core = Core::new(Duration::ZERO, config.settings(), keys.keys().clone(), node);
         let daemon = Self {
             config_file,
             config,
@@ -191,12 +193,25 @@ impl Daemon {
                 Ok(change) => self.handle_change(now, change),
                 Err(error) => warn!("{error}; going on with the interfaces known before"),
             }
+            self.look_at_key(now);
         }
         if now.saturating_sub(self.machine_looked) >= MACHINE_EVERY {
             self.machine_looked = now;
             self.core.handle_node(now, identity(&self.config, &self.net), self.sampler.machine());
         }
         self.tell_rejects(now);
+    }
+
+    /// A new key file is taken over without being asked.
+    fn look_at_key(&mut self, now: Duration) {
+        match self.keys.refresh() {
+            None => {}
+            Some(Ok(())) => {
+                info!("the key file has changed; key {:?} from now on", self.keys.keys());
+                self.core.handle_keys(now, self.keys.keys().clone());
+            }
+            Some(Err(error)) => warn!("{error}; going on with the key known before"),
+        }
     }
 
     fn handle_change(&mut self, now: Duration, change: crate::net::Change) {
@@ -231,7 +246,7 @@ impl Daemon {
     fn reload(&mut self) {
         let loaded = Config::load(self.config_file.as_deref()).map_err(|error| error.to_string());
         let both = loaded.and_then(|config| {
-            let keys = ClusterKeys::load(&config.key_file).map_err(|error| error.to_string())?;
+            let keys = KeyFile::open(&config.key_file).map_err(|error| error.to_string())?;
             let net = Net::open(&config).map_err(|error| error.to_string())?;
             Ok((config, keys, net))
         });
@@ -256,7 +271,7 @@ impl Daemon {
         self.sampler.set_speed(find_speed(&self.config, &machine.cpu_model));
         self.sampler.set_addresses(self.net.all_addresses());
         self.core.handle_rename(now, self.net.name());
-        self.core.handle_settings(now, self.config.settings(), self.keys.clone());
+        self.core.handle_settings(now, self.config.settings(), self.keys.keys().clone());
         self.core.handle_node(now, identity(&self.config, &self.net), machine);
         info!(
             "configuration and key read again; telling as {} every {} s",
@@ -278,7 +293,7 @@ impl Daemon {
     }
 
     fn handle_datagram(&mut self, bytes: &[u8], arrival: Arrival) {
-        let datagram = match Datagram::decode(bytes, &self.keys) {
+        let datagram = match Datagram::decode(bytes, self.keys.keys()) {
             Ok(datagram) => datagram,
             Err(reject) => {
                 self.rejects.count(reject);
@@ -292,7 +307,9 @@ impl Daemon {
         match datagram.header.kind {
             Kind::Ask => {
                 debug!("{} asks", arrival.from);
-                self.core.handle_ask(now, arrival.to_host.then_some(arrival.from));
+                let challenge = datagram.section::<Challenge>().filter(|_| datagram.authenticated);
+                let nonce = challenge.map(|challenge| challenge.nonce);
+                self.core.handle_ask(now, arrival.to_host.then_some(arrival.from), nonce);
                 if !arrival.to_host {
                     self.net.pass_on(bytes, arrival.from);
                 }

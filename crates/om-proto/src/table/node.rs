@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{STALE_PERIODS, TEXT_LIMIT};
+use crate::key::KeyId;
 use crate::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 use crate::wire::{Datagram, Freshness, Header, Section, tag};
 
@@ -25,6 +26,8 @@ pub struct Node {
     pub heard: Duration,
     /// Whether the cluster's key vouches for all this.
     pub authenticated: bool,
+    /// The key that its newest datagram says it was signed with; 0: none.
+    pub key_id: KeyId,
     /// Who it is.
     pub identity: Option<Identity>,
     /// What seldom changes.
@@ -38,6 +41,8 @@ pub struct Node {
     /// What its migration daemon says; `None` on a node that only tells.
     pub migration: Option<Migration>,
     pub(super) freshness: Freshness,
+    /// When its epoch was first believed.
+    pub(super) believed: Duration,
     /// It said goodbye; kept for a while so that late copies of older reports do not bring it back.
     pub(super) gone: bool,
 }
@@ -50,6 +55,7 @@ impl Node {
             heard_from: from.to_canonical(),
             heard: now,
             authenticated: datagram.authenticated,
+            key_id: header.key_id,
             identity: None,
             machine: None,
             capacity: None,
@@ -57,6 +63,7 @@ impl Node {
             memory: None,
             migration: None,
             freshness: Freshness { epoch: header.epoch, sequence: header.sequence },
+            believed: now,
             gone: false,
         }
     }
@@ -86,6 +93,8 @@ impl Node {
         self.freshness.epoch
     }
 
+    /// Whether this is newer than what was heard, by its header alone. Another epoch of a node that signs has to be
+    /// proved beside.
     pub(super) fn is_news(&self, now: Duration, header: &Header) -> bool {
         let clock_was_set_back = header.epoch < self.freshness.epoch && self.is_stale(now);
         clock_was_set_back || self.freshness.is_news(header.epoch, header.sequence)
@@ -93,6 +102,7 @@ impl Node {
 
     pub(super) fn hear(&mut self, now: Duration, header: &Header, from: IpAddr) {
         self.heard = now;
+        self.key_id = header.key_id;
         self.heard_from = from.to_canonical();
         self.freshness = Freshness { epoch: header.epoch, sequence: header.sequence };
     }

@@ -1,7 +1,9 @@
 //! Reading a datagram.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use super::MAX_DATAGRAM;
-use super::header::{HEADER_LEN, Header};
+use super::header::{HEADER_LEN, Header, octets};
 use super::reject::Reject;
 use super::section::{Section, split};
 use crate::key::{ClusterKeys, MAC_LEN};
@@ -18,7 +20,8 @@ pub struct Datagram<'a> {
 }
 
 impl<'a> Datagram<'a> {
-    /// Checks length, header and MAC, in this order, and then that the sections add up to the whole.
+    /// Reads what was told to everybody: checks length, header and MAC, in this order, and then that the sections add
+    /// up to the whole.
     ///
     /// An unsigned datagram passes as not authenticated: what may be done with it is for the caller to say. A
     /// reader without any key cannot check a MAC and takes every datagram as not authenticated.
@@ -26,17 +29,27 @@ impl<'a> Datagram<'a> {
     /// # Errors
     /// The first rule that the bytes break.
     pub fn decode(bytes: &'a [u8], keys: &ClusterKeys) -> Result<Self, Reject> {
+        Self::decode_for(bytes, keys, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+    }
+
+    /// The same on node `here`: what is signed for another node does not pass.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub fn decode_for(bytes: &'a [u8], keys: &ClusterKeys, here: IpAddr) -> Result<Self, Reject> {
         if bytes.len() > MAX_DATAGRAM {
             return Err(Reject::TooLong);
         }
         let (signed, mac) = bytes.split_last_chunk::<MAC_LEN>().ok_or(Reject::TooShort)?;
         let header = Header::peek(signed)?;
+        let reader = octets(here);
+        let parts = if header.kind.is_addressed() { [signed, &reader[..]] } else { [signed, &[]] };
         let authenticated = match header.key_id {
             0 if *mac != [0; MAC_LEN] => return Err(Reject::BadMac),
             0 => false,
             _ if keys.is_empty() => false,
             id if !keys.knows(id) => return Err(Reject::UnknownKey),
-            id if !keys.verify_datagram(id, signed, mac) => return Err(Reject::BadMac),
+            id if !keys.verify_datagram(id, &parts, mac) => return Err(Reject::BadMac),
             _ => true,
         };
         let sections = &signed[HEADER_LEN..];

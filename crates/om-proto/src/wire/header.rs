@@ -28,6 +28,8 @@ pub enum Kind {
     OfferAnswer = 5,
     /// I have nothing to do: send me a job. To one node.
     OfferInvite = 6,
+    /// Who are you? Say that again, with this echo. To one node.
+    OfferChallenge = 7,
 }
 
 /// The header's fields. The address is IPv4 wherever that can be.
@@ -50,9 +52,27 @@ pub struct Header {
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Report, Self::Ask, Self::Goodbye, Self::OfferAsk, Self::OfferAnswer, Self::OfferInvite]
-            .into_iter()
-            .find(|kind| kind.byte() == byte)
+        [
+            Self::Report,
+            Self::Ask,
+            Self::Goodbye,
+            Self::OfferAsk,
+            Self::OfferAnswer,
+            Self::OfferInvite,
+            Self::OfferChallenge,
+        ]
+        .into_iter()
+        .find(|kind| kind.byte() == byte)
+    }
+
+    /// Whether such a datagram is meant for one node and its MAC covers that node's address. What is for everybody
+    /// may be passed on by anybody.
+    #[must_use]
+    pub const fn is_addressed(self) -> bool {
+        match self {
+            Self::Report | Self::Ask | Self::Goodbye => false,
+            Self::OfferAsk | Self::OfferAnswer | Self::OfferInvite | Self::OfferChallenge => true,
+        }
     }
 
     /// The kind's number on the wire.
@@ -67,10 +87,6 @@ impl Kind {
 
 impl Header {
     pub(super) fn to_bytes(self) -> [u8; HEADER_LEN] {
-        let address = match self.sender {
-            IpAddr::V4(address) => address.to_ipv6_mapped(),
-            IpAddr::V6(address) => address,
-        };
         let mut bytes = [0; HEADER_LEN];
         bytes[0..4].copy_from_slice(&MAGIC);
         bytes[4] = VERSION;
@@ -79,7 +95,7 @@ impl Header {
         bytes[8..12].copy_from_slice(&self.key_id.to_le_bytes());
         bytes[12..20].copy_from_slice(&self.epoch.to_le_bytes());
         bytes[20..28].copy_from_slice(&self.sequence.to_le_bytes());
-        bytes[28..44].copy_from_slice(&address.octets());
+        bytes[28..44].copy_from_slice(&octets(self.sender));
         bytes
     }
 
@@ -106,6 +122,14 @@ impl Header {
             sequence: u64::from_le_bytes(fields.take()),
             sender: IpAddr::V6(Ipv6Addr::from(fields.take::<16>())).to_canonical(),
         })
+    }
+}
+
+/// An address as the wire has it.
+pub(super) fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
     }
 }
 

@@ -34,6 +34,9 @@ pub enum Reject {
     /// Not newer than what was heard of its sender: a copy that came another way, or a replay.
     #[error("not newer")]
     NotNewer,
+    /// Of an epoch of its sender that has not proved to be the present one; the sender is being asked.
+    #[error("unproven epoch")]
+    UnprovenEpoch,
     /// Unsigned, from a sender whose datagrams are signed.
     #[error("unsigned from a signing sender")]
     Downgrade,
@@ -47,7 +50,7 @@ pub enum Reject {
 
 impl Reject {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::TooShort,
         Self::TooLong,
         Self::BadMagic,
@@ -57,6 +60,7 @@ impl Reject {
         Self::BadMac,
         Self::TruncatedSection,
         Self::NotNewer,
+        Self::UnprovenEpoch,
         Self::Downgrade,
         Self::BadSender,
         Self::TableFull,
@@ -81,10 +85,11 @@ impl Rejects {
         self.counts[reject as usize]
     }
 
-    /// How many were dropped for being bad. A copy of a datagram that came another way as well is not bad.
+    /// How many were dropped for being bad. A copy of a datagram that came another way as well is not bad, nor is the
+    /// first one of a sender that has been started.
     #[must_use]
     pub fn bad(&self) -> u64 {
-        self.counts.iter().sum::<u64>() - self.of(Reject::NotNewer)
+        self.counts.iter().sum::<u64>() - self.of(Reject::NotNewer) - self.of(Reject::UnprovenEpoch)
     }
 
     /// Each reason with its count.

@@ -11,6 +11,7 @@
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::offer::{Answer, Ask, Invite};
+use crate::proof::{Challenge, Echo};
 use crate::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 
 /// The tags given so far.
@@ -27,6 +28,10 @@ pub mod tag {
     pub const MEMORY: u16 = 5;
     /// [`crate::report::Migration`].
     pub const MIGRATION: u16 = 6;
+    /// [`crate::proof::Challenge`].
+    pub const CHALLENGE: u16 = 7;
+    /// [`crate::proof::Echo`].
+    pub const ECHO: u16 = 8;
     /// [`crate::offer::Ask`].
     pub const OFFER_ASK: u16 = 16;
     /// [`crate::offer::Answer`].
@@ -69,6 +74,14 @@ impl Section for Memory {
 
 impl Section for Migration {
     const TAG: u16 = tag::MIGRATION;
+}
+
+impl Section for Challenge {
+    const TAG: u16 = tag::CHALLENGE;
+}
+
+impl Section for Echo {
+    const TAG: u16 = tag::ECHO;
 }
 
 impl Section for Ask {

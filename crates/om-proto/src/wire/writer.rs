@@ -1,9 +1,11 @@
 //! Writing a datagram into a buffer of fixed size.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use thiserror::Error;
 
 use super::MAX_DATAGRAM;
-use super::header::{HEADER_LEN, Header};
+use super::header::{HEADER_LEN, Header, octets};
 use super::section::Section;
 use crate::key::{ClusterKeys, MAC_LEN};
 
@@ -66,12 +68,20 @@ impl<'a> DatagramWriter<'a> {
         Ok(())
     }
 
-    /// Signs the datagram, if there is a key, and gives its bytes.
+    /// Signs a datagram for everybody, if there is a key, and gives its bytes.
     #[must_use]
     pub fn finish(self, keys: &ClusterKeys) -> &'a [u8] {
+        self.finish_for(keys, IpAddr::V6(Ipv6Addr::UNSPECIFIED))
+    }
+
+    /// The same for node `to` alone, if the datagram is of a kind that is meant for one node.
+    #[must_use]
+    pub fn finish_for(self, keys: &ClusterKeys, to: IpAddr) -> &'a [u8] {
         let header = Header { key_id: keys.signing_id(), ..self.header };
         self.buffer[..HEADER_LEN].copy_from_slice(&header.to_bytes());
-        let mac = keys.sign_datagram(&self.buffer[..self.len]);
+        let (signed, reader) = (&self.buffer[..self.len], octets(to));
+        let parts = if header.kind.is_addressed() { [signed, &reader[..]] } else { [signed, &[]] };
+        let mac = keys.sign_datagram(&parts);
         let end = self.len + MAC_LEN;
         self.buffer[self.len..end].copy_from_slice(&mac);
         &self.buffer[..end]

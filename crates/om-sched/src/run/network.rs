@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use om_proto::net::{Interface, Speaker, naming_address, select};
+use om_proto::net::{Interface, naming_address, select};
 use om_proto::table::Heard;
 use om_proto::wire::MAX_DATAGRAM;
 
@@ -24,6 +24,11 @@ const ASK_EVERY: Duration = Duration::from_secs(5);
 
 impl Daemon {
     pub(super) fn hear_reports(&mut self) {
+        self.take_reports();
+        self.ask_for_proofs();
+    }
+
+    fn take_reports(&mut self) {
         let mut buffer = [0; MAX_DATAGRAM + 1];
         for _ in 0..DATAGRAMS_A_TURN {
             let (length, from) = match self.listener.receive(&mut buffer) {
@@ -35,7 +40,7 @@ impl Daemon {
                 }
             };
             let now = self.now();
-            match self.table.receive(now, &buffer[..length], from.ip(), &self.keys) {
+            match self.table.receive(now, &buffer[..length], from.ip(), self.keys.keys()) {
                 Ok(Heard::Joined(address)) => {
                     self.say_coming(now, address, "is there");
                     // It may be this one, by an address that has just come up.
@@ -52,6 +57,19 @@ impl Daemon {
             }
         }
         self.unfinished = true;
+    }
+
+    /// Nodes that nothing was known of, or another epoch, are asked one by one.
+    fn ask_for_proofs(&mut self) {
+        let now = self.now();
+        while let Some((node, challenge)) = self.table.poll_question(now) {
+            self.questions += 1;
+            let mut buffer = [0; MAX_DATAGRAM];
+            let bytes = question(&mut buffer, (self.epoch, self.questions), &challenge, self.keys.keys());
+            if let Err(error) = self.asker.unicast(bytes, node) {
+                log::debug!("cannot ask {node}: {error}");
+            }
+        }
     }
 
     fn say_coming(&mut self, now: Time, address: IpAddr, what: &str) {
@@ -83,10 +101,9 @@ impl Daemon {
                     continue;
                 }
             };
-            let Some((from, authenticated, offer)) = self.offers.receive(&buffer[..length], &self.keys)
-            else {
-                continue;
-            };
+            let (now, Some(here)) = (self.now(), self.here) else { return };
+            let heard = self.offers.receive(now, here, &buffer[..length], self.keys.keys());
+            let Some((from, authenticated, offer)) = heard else { continue };
             log::trace!("{from} says {offer:?}");
             if self.table.get(from).is_some() {
                 self.read_if_old();
@@ -186,16 +203,12 @@ impl Daemon {
     pub(super) fn ask_everybody(&mut self) {
         self.asked = self.now();
         self.questions += 1;
+        let challenge = self.table.challenge(self.asked);
         let mut buffer = [0; MAX_DATAGRAM];
-        let bytes = question(&mut buffer, self.epoch, self.questions, &self.keys);
+        let bytes = question(&mut buffer, (self.epoch, self.questions), &challenge, self.keys.keys());
         let chosen = select(&self.interfaces, &selection(&self.config));
-        match Speaker::open(self.config.info_port) {
-            Ok(speaker) => {
-                if let Some((place, error)) = speaker.multicast(bytes, &chosen).failure {
-                    log::debug!("cannot ask on {place}: {error}");
-                }
-            }
-            Err(error) => log::debug!("{error}"),
+        if let Some((place, error)) = self.asker.multicast(bytes, &chosen).failure {
+            log::debug!("cannot ask on {place}: {error}");
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use om_proto::key::ClusterKeys;
 use om_proto::net::{Interface, Listener, Selection, Speaker};
+use om_proto::proof::{Challenge, Echo};
 use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
 use om_proto::wire::{Datagram, DatagramWriter, Header, Kind, MAX_DATAGRAM};
 use serde_json::Value;
@@ -40,11 +41,11 @@ impl Nodes {
             let mut sequence = 0;
             while !told_to_stop.load(Ordering::Relaxed) {
                 match listener.receive(&mut buffer).unwrap() {
-                    Some((length, _)) if is_question(&buffer[..length]) => {
+                    Some((length, _)) => {
+                        let Some(challenge) = question(&buffer[..length]) else { continue };
                         sequence += 1;
-                        nodes.iter().for_each(|node| tell(port, *node, sequence));
+                        nodes.iter().for_each(|node| tell(port, *node, sequence, &challenge));
                     }
-                    Some(_) => {}
                     None => thread::sleep(Duration::from_millis(2)),
                 }
             }
@@ -66,11 +67,12 @@ impl Drop for Nodes {
     }
 }
 
-fn is_question(bytes: &[u8]) -> bool {
-    Datagram::decode(bytes, &ClusterKeys::none()).is_ok_and(|datagram| datagram.header.kind == Kind::Ask)
+fn question(bytes: &[u8]) -> Option<Challenge> {
+    let datagram = Datagram::decode(bytes, &ClusterKeys::none()).ok()?;
+    datagram.section().filter(|_| datagram.header.kind == Kind::Ask)
 }
 
-fn tell(port: u16, (address, load, migrates): Told, sequence: u64) {
+fn tell(port: u16, (address, load, migrates): Told, sequence: u64, challenge: &Challenge) {
     let sender: IpAddr = address.parse().unwrap();
     let header = Header { kind: Kind::Report, flags: 0, key_id: 0, epoch: 1, sequence, sender };
     let mut buffer = [0; MAX_DATAGRAM];
@@ -107,6 +109,7 @@ fn tell(port: u16, (address, load, migrates): Told, sequence: u64) {
         processes: Some(9),
     };
     writer.section(&load).unwrap();
+    writer.section(&Echo { nonces: vec![challenge.nonce] }).unwrap();
     writer.section(&Memory { available_kib: Some(1 << 20), swap_free_kib: None }).unwrap();
     if migrates {
         let migration = Migration {

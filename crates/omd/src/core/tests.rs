@@ -105,13 +105,34 @@ impl Stage {
     }
 
     fn ask(&mut self, from: Option<IpAddr>) {
-        self.core.handle_ask(self.now, from);
+        self.core.handle_ask(self.now, from, None);
         self.drain();
+    }
+
+    fn challenge(&mut self, nonce: u16) {
+        self.core.handle_ask(self.now, None, Some(nonce_of(nonce)));
+        self.drain();
+    }
+
+    /// What has been echoed to everybody since, and in how many datagrams.
+    fn echoed(&self, since: Duration) -> (Vec<Nonce>, usize) {
+        let told = self.sent.iter().filter(|(at, _, route)| *at > since && *route == Route::All);
+        let echoes: Vec<Echo> = told.filter_map(|(_, bytes, _)| decode(bytes).section()).collect();
+        let count = echoes.len();
+        let mut nonces: Vec<Nonce> = echoes.into_iter().flat_map(|echo| echo.nonces).collect();
+        nonces.sort_unstable();
+        (nonces, count)
     }
 
     fn kinds(&self) -> Vec<Kind> {
         self.sent.iter().map(|(_, bytes, _)| decode(bytes).header.kind).collect()
     }
+}
+
+fn nonce_of(number: u16) -> Nonce {
+    let mut nonce = Nonce::default();
+    nonce[..2].copy_from_slice(&number.to_be_bytes());
+    nonce
 }
 
 fn decode(bytes: &[u8]) -> Datagram<'_> {
@@ -315,4 +336,36 @@ fn a_node_knows_its_own_datagrams() {
     let stage = Stage::new(1);
     assert!(stage.core.is_own(&decode(&stage.sent[0].1).header));
     assert!(!stage.core.is_own(&decode(&Stage::new(2).sent[0].1).header));
+}
+
+#[test]
+fn all_who_ask_for_a_proof_get_it_in_one_answer_to_everybody() {
+    let mut stage = Stage::new(1);
+    stage.run_until(SECOND / 2);
+    let since = stage.now;
+    (0..70).for_each(|nonce| stage.challenge(nonce));
+    stage.run_until(since + ANSWER_WITHIN);
+    let all: Vec<Nonce> = (0..70).map(nonce_of).collect();
+    assert_eq!(stage.echoed(since), (all, 3));
+    let first = stage.sent.iter().find(|(at, ..)| *at > since).unwrap();
+    assert!(first.1.len() <= MAX_DATAGRAM && is_full(&first.1));
+    let since = stage.now;
+    stage.run_until(since + SECOND * 2);
+    assert_eq!(stage.echoed(since), (Vec::new(), 0), "a proof is given once");
+}
+
+#[test]
+fn a_flood_of_questions_keeps_nobody_from_a_proof_within_a_period() {
+    let mut stage = Stage::new(1);
+    stage.run_until(SECOND * 2);
+    for _ in 0..2000 {
+        let next = stage.now + Duration::from_millis(1);
+        stage.run_until(next);
+        stage.ask(None);
+    }
+    let since = stage.now;
+    (0..u16::MAX).for_each(|nonce| stage.challenge(nonce));
+    stage.run_until(since + SECOND * 11 / 10);
+    let (nonces, count) = stage.echoed(since);
+    assert_eq!((nonces.len(), count), (CHALLENGE_LIMIT, 16));
 }
