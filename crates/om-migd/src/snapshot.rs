@@ -56,7 +56,7 @@ pub enum Cause {
     /// A keeper of another node is at the other end of the attached TCP connection and offers this job.
     Arrival(JobId),
     /// Another node, at the other end of the attached TCP connection, asks about a job of which nothing is here.
-    Absence,
+    Absence(JobId),
 }
 
 /// om-migd to keeper.

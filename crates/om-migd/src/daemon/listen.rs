@@ -1,16 +1,21 @@
-//! Connections from other nodes until their preamble is complete.
+//! Connections from other nodes until their preamble is complete. Each costs a few hundred bytes and nothing else, and
+//! there are never more than [`MOST_STRANGERS`].
 
-use std::io::{self, Read};
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
+use om_proto::key::ClusterKeys;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::net::preamble::{self, Preamble};
+use crate::net::preamble::{self, Challenge, Preamble};
 
 /// How long a stranger may take to say what it wants.
 const PREAMBLE_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is told that some were turned away.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// Strangers at a time, in all and from one address.
 const MOST_STRANGERS: usize = 256;
 const MOST_PER_ADDRESS: usize = 64;
@@ -22,19 +27,24 @@ pub struct Stranger {
     /// Whom it comes from.
     pub from: SocketAddr,
     since: Instant,
+    challenge: Challenge,
     bytes: [u8; preamble::LENGTH],
     filled: usize,
 }
 
 impl Stranger {
-    /// A connection that has just been accepted.
-    #[must_use]
-    pub fn new(socket: TcpStream, from: SocketAddr) -> Self {
-        Self { socket, from, since: Instant::now(), bytes: [0; preamble::LENGTH], filled: 0 }
+    /// A connection that has just been accepted, and is challenged now.
+    pub fn new(mut socket: TcpStream, from: SocketAddr) -> io::Result<Self> {
+        let challenge = Challenge::new()?;
+        // The first bytes on a connection always find room.
+        socket.write_all(challenge.bytes())?;
+        let (since, bytes) = (Instant::now(), [0; preamble::LENGTH]);
+        Ok(Self { socket, from, since, challenge, bytes, filled: 0 })
     }
 
-    /// Reads on; the preamble once it is complete. Not one byte more is taken from the connection.
-    pub fn read(&mut self) -> io::Result<Option<Preamble>> {
+    /// Reads on; the preamble once it is complete, if it is a member's to the node `here`. Not one byte more is taken from
+    /// the connection.
+    pub fn read(&mut self, here: IpAddr, keys: &ClusterKeys) -> io::Result<Option<Preamble>> {
         while self.filled < self.bytes.len() {
             match self.socket.read(&mut self.bytes[self.filled..]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -44,13 +54,31 @@ impl Stranger {
                 Err(error) => return Err(error),
             }
         }
-        Preamble::decode(&self.bytes).map(Some).map_err(io::Error::other)
+        Preamble::decode(&self.bytes, &self.challenge, here, keys).map(Some).map_err(io::Error::other)
     }
 
     /// Whether it has taken too long.
     #[must_use]
     pub fn is_late(&self, now: Instant) -> bool {
         now.duration_since(self.since) > PREAMBLE_LIMIT
+    }
+}
+
+/// Those who were turned away since it was told last: the log must not fill with what strangers can cause.
+#[derive(Debug, Default)]
+pub struct TurnedAway {
+    count: u64,
+    told: Option<Instant>,
+}
+
+impl TurnedAway {
+    /// Counts one, and tells the first of a while.
+    pub fn count(&mut self, from: SocketAddr, why: &dyn fmt::Display) {
+        self.count += 1;
+        if self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) {
+            log::warn!("{from} was turned away: {why} ({} connections since the last such line)", self.count);
+            (self.count, self.told) = (0, Some(Instant::now()));
+        }
     }
 }
 

@@ -12,3 +12,4 @@ mod omfiles;
 mod run;
 
 pub use cli::main;
+pub use config::Config;

@@ -3,26 +3,27 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, UnixListener};
+use mio::net::{TcpListener, TcpStream, UnixListener};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use om_proto::control::Reply;
 use om_proto::frame;
-use om_proto::key::ClusterKeys;
+use om_proto::key::KeyFile;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
 use super::access::Access;
 use super::config::Config;
 use super::jobs::{Job, Jobs};
 use super::keepers::{self, KeeperSocket};
-use super::listen::{self, Stranger};
+use super::listen::{self, Stranger, TurnedAway};
 use super::node::{self, Node};
 use super::omfiles;
 use crate::cgroup::Cgroup;
@@ -37,7 +38,10 @@ const STOP: Token = Token(2);
 const FIRST_LISTENER: usize = 3;
 const FIRST_OTHER: usize = 16;
 
-/// Keepers at a time that have not told yet which job they have: those of offers that are not authenticated.
+/// How often the key file and the strangers' patience are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Keepers at a time that have not told yet which job they have: those of offers that TLS has not authenticated.
 const MOST_UNPROVEN: usize = 32;
 
 /// The daemon.
@@ -50,6 +54,8 @@ struct Daemon {
     listeners: Vec<TcpListener>,
     keepers: HashMap<Token, KeeperSocket>,
     strangers: HashMap<Token, Stranger>,
+    turned_away: TurnedAway,
+    keys: KeyFile,
     next_token: usize,
 }
 
@@ -71,8 +77,8 @@ pub fn run(config: &Config) -> io::Result<()> {
         directory(&config.run_dir, 0o755)?;
     }
     directory(&sockets, 0o700)?;
-    let keys = ClusterKeys::load(&config.key_file).map_err(io::Error::other)?;
-    if keys.is_empty() {
+    let keys = KeyFile::open(&config.key_file).map_err(io::Error::other)?;
+    if keys.keys().is_empty() {
         log::warn!(
             "no cluster key in {}: no job can be moved; om keygen makes one",
             config.key_file.display()
@@ -81,7 +87,7 @@ pub fn run(config: &Config) -> io::Result<()> {
     let mut node = Node {
         address: node::find_address(config.address)?,
         criu: find_criu(config),
-        has_key: !keys.is_empty(),
+        has_key: !keys.keys().is_empty(),
         switches: [false; 4],
         draining: false,
         switch_file: config.run_dir.join("switches"),
@@ -125,6 +131,8 @@ pub fn run(config: &Config) -> io::Result<()> {
         listeners,
         keepers: HashMap::new(),
         strangers: HashMap::new(),
+        turned_away: TurnedAway::default(),
+        keys,
         next_token: FIRST_OTHER,
     };
     for keeper in KeeperSocket::find_all(&sockets)? {
@@ -178,8 +186,7 @@ impl Daemon {
         }
         let mut events = Events::with_capacity(64);
         loop {
-            let timeout = (!self.strangers.is_empty()).then_some(Duration::from_secs(1));
-            match self.poll.poll(&mut events, timeout) {
+            match self.poll.poll(&mut events, Some(LOOK_EVERY)) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
@@ -203,6 +210,19 @@ impl Daemon {
                 }
             }
             self.drop_late_strangers();
+            self.look_at_key();
+        }
+    }
+
+    /// A new key file is taken over without being asked. The keepers look for themselves.
+    fn look_at_key(&mut self) {
+        match self.keys.refresh() {
+            None => {}
+            Some(Ok(())) => {
+                log::info!("the key file has changed; key {:?} from now on", self.keys.keys());
+                self.jobs.lock().node.has_key = !self.keys.keys().is_empty();
+            }
+            Some(Err(error)) => log::warn!("{error}; going on with the key known before"),
         }
     }
 
@@ -236,35 +256,45 @@ impl Daemon {
     }
 
     fn accept_strangers(&mut self, listener: usize) {
-        while let Some(Ok((mut socket, from))) = self.listeners.get(listener).map(TcpListener::accept) {
+        while let Some(Ok((socket, from))) = self.listeners.get(listener).map(TcpListener::accept) {
             if !listen::has_room(self.strangers.values(), from.ip()) {
-                log::debug!("{from}: too many connections that say nothing");
+                self.turned_away.count(from, &"too many connections that say nothing");
                 continue;
             }
-            let token = self.token();
-            if self.poll.registry().register(&mut socket, token, Interest::READABLE).is_ok() {
-                self.strangers.insert(token, Stranger::new(socket, from));
-                self.hear_stranger(token);
+            if let Err(error) = self.add_stranger(socket, from) {
+                self.turned_away.count(from, &error);
             }
         }
     }
 
+    fn add_stranger(&mut self, socket: TcpStream, from: SocketAddr) -> io::Result<()> {
+        let mut stranger = Stranger::new(socket, from)?;
+        let token = self.token();
+        self.poll.registry().register(&mut stranger.socket, token, Interest::READABLE)?;
+        self.strangers.insert(token, stranger);
+        self.hear_stranger(token);
+        Ok(())
+    }
+
     fn hear_stranger(&mut self, token: Token) {
         let Some(stranger) = self.strangers.get_mut(&token) else { return };
-        let preamble = match stranger.read() {
-            Ok(None) => return,
-            Ok(Some(preamble)) => Some(preamble),
-            Err(error) => {
-                log::debug!("{}: {error}", stranger.from);
-                None
-            }
-        };
+        let read = stranger.read(self.birth.address, self.keys.keys());
+        if matches!(read, Ok(None)) {
+            return;
+        }
         let Some(mut stranger) = self.strangers.remove(&token) else { return };
         let _ = self.poll.registry().deregister(&mut stranger.socket);
-        let Some(preamble) = preamble else { return };
-        let from = stranger.from;
-        if let Err(error) = self.pass_on(&preamble, OwnedFd::from(stranger.socket)) {
-            log::warn!("{from}: job {}: {:?}: {error}", preamble.job, preamble.purpose);
+        match read {
+            Ok(None) => {}
+            Ok(Some(preamble)) => {
+                let from = stranger.from;
+                if let Err(error) = self.pass_on(&preamble, OwnedFd::from(stranger.socket)) {
+                    log::warn!("{from}: job {}: {:?}: {error}", preamble.job, preamble.purpose);
+                }
+            }
+            // Somebody who looks whether the port is open.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            Err(error) => self.turned_away.count(stranger.from, &error),
         }
     }
 
@@ -278,13 +308,12 @@ impl Daemon {
         let cause = match preamble.purpose {
             Purpose::Move => Cause::Arrival(preamble.job),
             // A keeper that has not told yet which job it has is not nobody.
-            Purpose::Inquiry if keepers::is_dead(&self.birth.sockets, preamble.job) => Cause::Absence,
+            Purpose::Inquiry if keepers::is_dead(&self.birth.sockets, preamble.job) => {
+                Cause::Absence(preamble.job)
+            }
             _ => return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such job here")),
         };
-        if !self.jobs.lock().node.has_key {
-            return Err(io::Error::other("this node has no cluster key and takes no jobs"));
-        }
-        // A keeper costs a process, and who is at the other end has proved nothing yet.
+        // A keeper costs a process, and a member may be slow.
         if self.keepers.values().filter(|keeper| keeper.job.is_none()).count() >= MOST_UNPROVEN {
             return Err(io::Error::other("too many unproven offers at once"));
         }

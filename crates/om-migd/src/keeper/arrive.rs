@@ -27,9 +27,11 @@ use crate::handover::source::Source;
 use crate::handover::target::{Action, Input, State, Target};
 use crate::inspect;
 use crate::nest::{Credentials, Nest, Request};
+use crate::net::identity::Identity;
 use crate::net::link;
 use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, ToHome, Way};
-use crate::net::tls::{Identity, Stream};
+use crate::net::preamble::{JobId, Preamble, Purpose};
+use crate::net::tls::Stream;
 use crate::snapshot::Birth;
 use crate::stdio::INPUTS;
 use crate::stdio::away_input::AwayInput;
@@ -67,16 +69,24 @@ pub struct Preparation {
     files: Option<Arc<om_homefs::client::Session>>,
 }
 
-/// Takes a move connection and reads what is offered.
-pub fn read_offer(identity: &Identity, socket: TcpStream) -> io::Result<(Offer, Stream)> {
-    let mut stream = identity.accept(socket)?;
-    let offer = frame::read(&mut stream, MAX_FRAME)?;
+/// Takes a move connection and reads what is offered, and that it comes from the node that it says.
+pub fn read_offer(identity: &Identity, job: JobId, socket: TcpStream) -> io::Result<(Offer, Stream)> {
+    let mut stream = identity.accept(socket, &Preamble { purpose: Purpose::Move, job })?;
+    let offer: Offer = frame::read(&mut stream, MAX_FRAME)?;
+    if !stream.peer()?.is(offer.from) {
+        return Err(io::Error::other(format!("an offer in the name of {} is another node's", offer.from)));
+    }
     Ok((offer, stream))
 }
 
 /// As [`read_offer`], in a thread.
-pub fn read_offer_aside(socket: TcpStream, identity: Identity, events: crossbeam_channel::Sender<Event>) {
-    threads::spawn("offer", move || match read_offer(&identity, socket) {
+pub fn read_offer_aside(
+    socket: TcpStream,
+    identity: Identity,
+    job: JobId,
+    events: crossbeam_channel::Sender<Event>,
+) {
+    threads::spawn("offer", move || match read_offer(&identity, job, socket) {
         Ok((offer, stream)) => drop(events.send(Event::Offer(Box::new(offer), Box::new(stream)))),
         Err(error) => log::debug!("an offer that could not be read: {error}"),
     });

@@ -6,13 +6,13 @@ use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use om_homefs::server::{Export, Identity as FileIdentity, Server};
 use om_proto::control::{self, Reply, Start};
 use om_proto::cpu::Cpu;
 use om_proto::frame;
-use om_proto::key::ClusterKeys;
 
 use super::caller::{Caller, kind_of, same_file};
 use super::event::Event;
@@ -27,9 +27,9 @@ use crate::handover::arbiter::Arbiter;
 use crate::handover::source::Source;
 use crate::inspect;
 use crate::nest::Launch;
+use crate::net::identity::Identity;
 use crate::net::message::{JobSpec, Offer, OfferAnswer};
 use crate::net::preamble::JobId;
-use crate::net::tls::Identity;
 use crate::passing::{receive_frame, send_frame};
 use crate::snapshot::{self, Birth, Cause, Command, News};
 use crate::stdio::inlet::Inlet;
@@ -37,6 +37,8 @@ use crate::stdio::outlet::Outlet;
 use crate::stdio::{INPUTS, OUTPUTS, StreamKind, TERMINAL_INPUT, TERMINAL_OUTPUT};
 use crate::sys;
 
+/// Who has connected for a job and does not say which makes room for others after this.
+const START_LIMIT: Duration = Duration::from_secs(5);
 /// The exit status of `om run` when om itself fails, as env(1) and timeout(1) have it.
 const CANNOT: u8 = 125;
 
@@ -64,22 +66,16 @@ fn begin(daemon: &UnixStream) -> io::Result<Option<Keeper>> {
     match birth.cause {
         Cause::Start => start(daemon, birth, &UnixStream::from(connection)).map(Some),
         Cause::Arrival(job) => arrival(daemon, birth, job, TcpStream::from(connection)).map(Some),
-        Cause::Absence => {
-            if let Some(identity) = identity(&birth)? {
-                inquiry::answer_for_nobody(&identity, TcpStream::from(connection))?;
-            }
+        Cause::Absence(job) => {
+            inquiry::answer_for_nobody(&identity(&birth)?, job, TcpStream::from(connection))?;
             Ok(None)
         }
     }
 }
 
-/// This process's place in the cluster; none without a key.
-pub fn identity(birth: &Birth) -> io::Result<Option<Identity>> {
-    let keys = ClusterKeys::load(&birth.key_file).map_err(io::Error::other)?;
-    if keys.is_empty() {
-        return Ok(None);
-    }
-    Identity::new(&keys, birth.address).map(Some).map_err(io::Error::other)
+/// This process's place in the cluster.
+pub fn identity(birth: &Birth) -> io::Result<Identity> {
+    Identity::of_file(&birth.key_file, birth.address).map_err(io::Error::other)
 }
 
 /// Listens for the om-migds to come, and counts the one that started us as the first.
@@ -109,7 +105,9 @@ fn start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Result<K
 
 fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Result<Keeper> {
     let caller = Caller::of(deputy)?;
+    deputy.set_read_timeout(Some(START_LIMIT))?;
     let (mut request, streams): (Start, Vec<OwnedFd>) = receive_frame(deputy, control::MAX_FRAME)?;
+    deputy.set_read_timeout(None)?;
     if request.version != control::VERSION || request.argv.is_empty() {
         return Err(io::Error::other(
             "om and om-migd are of different releases: install the same on this node",
@@ -172,10 +170,8 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
             outlets[index] = Some(outlet(fd, index, &sender)?);
         }
     }
-    let identity = identity(&birth).unwrap_or_else(|error| {
-        log::error!("{error}");
-        None
-    });
+    let identity =
+        identity(&birth).inspect_err(|error| log::error!("{error}; the job {job} cannot move")).ok();
     let files = Server::new(
         FileIdentity {
             uid: caller.credentials.uid,
@@ -236,10 +232,8 @@ fn random_name() -> io::Result<[u8; 16]> {
 }
 
 fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> io::Result<Keeper> {
-    let Some(identity) = identity(&birth)? else {
-        return Err(io::Error::other("a job was offered, but this node has no cluster key and takes none"));
-    };
-    let (mut offer, mut stream) = arrive::read_offer(&identity, socket)?;
+    let identity = identity(&birth)?;
+    let (mut offer, mut stream) = arrive::read_offer(&identity, job, socket)?;
     if let Err(reason) = acceptable(daemon, &birth, job, &mut offer) {
         arrive::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
         return Err(io::Error::other(format!("job {job} from {}: refused: {reason}", offer.from)));

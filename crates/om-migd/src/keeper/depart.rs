@@ -25,10 +25,11 @@ use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
 use crate::handover::source::{Action, Input};
 use crate::inspect;
+use crate::net::identity::Identity;
 use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome, Way};
 use crate::net::preamble::{Preamble, Purpose};
-use crate::net::tls::{Identity, Stream};
+use crate::net::tls::Stream;
 use crate::stay;
 use crate::stdio::{InputState, OutputState};
 
@@ -83,7 +84,7 @@ impl Keeper {
         if let Err(reason) = self.spec.bounds.check(to, self.spec.home) {
             return self.report_failure(to, &reason.to_string());
         }
-        if self.identity.is_none() {
+        if !self.identity.as_ref().is_some_and(Identity::has_key) {
             return self.report_failure(
                 to,
                 "there is no cluster key on this node: make one with om keygen and share it",

@@ -13,18 +13,20 @@ use om_homefs::server::{Server, SessionId};
 use om_proto::frame;
 
 use super::threads::{HomeLine, spawn};
-use crate::net::tls::Identity;
+use crate::net::identity::Identity;
+use crate::net::preamble::{JobId, Preamble, Purpose};
 
 /// The longest first frame: an epoch.
 const MAX_EPOCH_FRAME: usize = 16;
 
 /// At home: serves one connection in a thread of its own.
-pub fn serve(server: Arc<Server>, socket: TcpStream, identity: Identity) {
+pub fn serve(server: Arc<Server>, job: JobId, socket: TcpStream, identity: Identity) {
     spawn("files", move || {
-        let result = identity.accept(socket).and_then(|mut stream| {
-            let epoch: u64 = frame::read(&mut stream, MAX_EPOCH_FRAME)?;
-            server.serve(stream, SessionId(epoch)).map_err(io::Error::other)
-        });
+        let result =
+            identity.accept(socket, &Preamble { purpose: Purpose::Files, job }).and_then(|mut stream| {
+                let epoch: u64 = frame::read(&mut stream, MAX_EPOCH_FRAME)?;
+                server.serve(stream, SessionId(epoch)).map_err(io::Error::other)
+            });
         if let Err(error) = result {
             log::debug!("a connection of the home file system ended: {error}");
         }

@@ -19,9 +19,10 @@ use super::run::{Keeper, Side};
 use super::threads;
 use crate::handover::arbiter::Fate;
 use crate::handover::{source, target};
+use crate::net::identity::Identity;
 use crate::net::message::Answer;
 use crate::net::preamble::{JobId, Preamble, Purpose};
-use crate::net::tls::{Identity, Stream};
+use crate::net::tls::Stream;
 
 /// The longest frame either way.
 const MAX_FRAME: usize = 16;
@@ -34,21 +35,26 @@ pub fn ask(identity: &Identity, node: SocketAddr, job: JobId, epoch: u64) -> io:
 }
 
 /// Answers for a node that has no keeper of the job.
-pub fn answer_for_nobody(identity: &Identity, socket: TcpStream) -> io::Result<()> {
-    let (_, mut stream) = read(identity, socket)?;
+pub fn answer_for_nobody(identity: &Identity, job: JobId, socket: TcpStream) -> io::Result<()> {
+    let (_, mut stream) = read(identity, job, socket)?;
     frame::write(&mut stream, &Answer::Nothing)
 }
 
 /// Reads a question, in a thread.
-pub fn read_aside(socket: TcpStream, identity: Identity, events: crossbeam_channel::Sender<Event>) {
-    threads::spawn("inquiry", move || match read(&identity, socket) {
+pub fn read_aside(
+    socket: TcpStream,
+    identity: Identity,
+    job: JobId,
+    events: crossbeam_channel::Sender<Event>,
+) {
+    threads::spawn("inquiry", move || match read(&identity, job, socket) {
         Ok((epoch, stream)) => drop(events.send(Event::Inquiry(epoch, Box::new(stream)))),
         Err(error) => log::debug!("an inquiry that could not be read: {error}"),
     });
 }
 
-fn read(identity: &Identity, socket: TcpStream) -> io::Result<(u64, Stream)> {
-    let mut stream = identity.accept(socket)?;
+fn read(identity: &Identity, job: JobId, socket: TcpStream) -> io::Result<(u64, Stream)> {
+    let mut stream = identity.accept(socket, &Preamble { purpose: Purpose::Inquiry, job })?;
     let epoch = frame::read(&mut stream, MAX_FRAME)?;
     Ok((epoch, stream))
 }

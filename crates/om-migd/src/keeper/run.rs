@@ -18,9 +18,9 @@ use super::threads;
 use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::inspect;
+use crate::net::identity::Identity;
 use crate::net::message::{FromHome, JobSpec, Luggage, ToHome};
 use crate::net::preamble::Purpose;
-use crate::net::tls::Identity;
 use crate::snapshot::{Birth, Command};
 use crate::stdio::TERMINAL_INPUT;
 
@@ -282,18 +282,21 @@ impl Keeper {
 
     fn handle_connection(&mut self, purpose: Purpose, socket: TcpStream) {
         let Some(identity) = self.identity.clone() else {
-            log::warn!("a connection from another node, but there is no cluster key");
+            log::warn!("a connection from another node, but no key could be read");
             return;
         };
+        let job = self.spec.id;
         match (purpose, &self.side) {
             (Purpose::Link, Side::Home(_)) => {
                 let id = self.next_link;
                 self.next_link += 1;
-                threads::link_from_guest(id, socket, identity, self.events.clone());
+                threads::link_from_guest(id, job, socket, identity, self.events.clone());
             }
-            (Purpose::Files, Side::Home(home)) => super::files::serve(home.files.clone(), socket, identity),
-            (Purpose::Inquiry, _) => super::inquiry::read_aside(socket, identity, self.events.clone()),
-            (Purpose::Move, _) => super::arrive::read_offer_aside(socket, identity, self.events.clone()),
+            (Purpose::Files, Side::Home(home)) => {
+                super::files::serve(home.files.clone(), job, socket, identity)
+            }
+            (Purpose::Inquiry, _) => super::inquiry::read_aside(socket, identity, job, self.events.clone()),
+            (Purpose::Move, _) => super::arrive::read_offer_aside(socket, identity, job, self.events.clone()),
             _ => log::debug!("a connection for {purpose:?} that has no business here"),
         }
     }

@@ -14,10 +14,11 @@ use om_proto::{control, frame};
 
 use super::event::Event;
 use super::inquiry;
+use crate::net::identity::Identity;
 use crate::net::link::{self, Receiver};
 use crate::net::message::{Answer, FromHome, ToHome};
-use crate::net::preamble::{Preamble, Purpose};
-use crate::net::tls::{Identity, Stream};
+use crate::net::preamble::{JobId, Preamble, Purpose};
+use crate::net::tls::Stream;
 use crate::passing::receive_frame;
 use crate::snapshot::{self, Command};
 use crate::stdio::INPUTS;
@@ -87,12 +88,17 @@ pub fn watch_init(init: Pid, reports: OwnedFd, epoch: u64, events: Sender<Event>
 }
 
 /// At home: a link from where the job is or wants to be.
-pub fn link_from_guest(id: u64, socket: TcpStream, identity: Identity, events: Sender<Event>) {
+pub fn link_from_guest(id: u64, job: JobId, socket: TcpStream, identity: Identity, events: Sender<Event>) {
     spawn("link", move || {
-        let result = accept_link(socket, &identity).and_then(|(sender, mut receiver)| {
+        let result = identity.accept(socket, &Preamble { purpose: Purpose::Link, job }).and_then(|stream| {
+            let peer = stream.peer()?;
+            let (sender, mut receiver) = link::split(stream)?;
             let ToHome::Hello { node, epoch, holds, input_received } = receiver.receive()? else {
                 return Err(io::Error::other("no hello"));
             };
+            if !peer.is(node) {
+                return Err(io::Error::other(format!("a hello in the name of {node} is another node's")));
+            }
             let input_received = input_received.to_vec();
             let _ = events.send(Event::Linked { id, sender, node, epoch, holds, input_received });
             loop {
@@ -104,10 +110,6 @@ pub fn link_from_guest(id: u64, socket: TcpStream, identity: Identity, events: S
         }
         let _ = events.send(Event::LinkLost(id));
     });
-}
-
-fn accept_link(socket: TcpStream, identity: &Identity) -> io::Result<(link::Sender, Receiver)> {
-    link::split(identity.accept(socket)?)
 }
 
 /// Whether a connection that stood was closed by the other side.
