@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| om_fuzz::checks::table(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| om_fuzz_checks::table(bytes));

@@ -85,7 +85,11 @@ pub fn read(path: &Path, nodes: u32, scale: f64) -> Result<Vec<Arrival>, TraceEr
     Ok(jobs)
 }
 
-fn parse(text: &str, is_swf: bool, nodes: u32, scale: f64) -> Result<Vec<Arrival>, (usize, String)> {
+/// Reads the jobs of a text; see [`read`].
+///
+/// # Errors
+/// The line, from 1, and what is wrong there.
+pub fn parse(text: &str, is_swf: bool, nodes: u32, scale: f64) -> Result<Vec<Arrival>, (usize, String)> {
     let mut jobs: Vec<Raw> = Vec::new();
     let mut may_be_heading = !is_swf;
     for (number, line) in (1..).zip(text.lines()) {
