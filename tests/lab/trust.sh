@@ -70,7 +70,7 @@ changed_key() {
 
 replayed_reports() {
     local recorder
-    on h1 sh -c 'om nodes' >/dev/null
+    until_ok on h1 sh -c "om nodes | grep -q '^$SECOND '"
     # What h2 says while it is asked and answers, goodbye included.
     recorder=$(on -d h3 python3 "$PWD/tests/lab/replay.py" record /srv/recorded 10.77.0.2)
     until_ok on h3 sh -c '[ "$(wc -c </srv/recorded)" -gt 1000 ]'
