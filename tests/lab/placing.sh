@@ -177,7 +177,7 @@ owner_comes_first() {
     on h2 kill -s HUP "$(pid_of om-sched h2)"
     hog --on h2
     until_is "$SECOND" om_file where
-    on -d --user "$OM_USER" h2 python3 -c 'while True: pass' >/srv/owner.pid
+    on -d --user "$OM_USER" h2 python3 -c 'while True: pass' >/dev/null
     until_is home om_file where
     sleep "$TEMPTATION"
     is where "$(om_file where)" home

@@ -19,7 +19,7 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -62,10 +62,13 @@ pub struct Request {
     pub terminal: Option<(u32, u16, u16)>,
     /// The job to launch; none if one is going to be restored.
     pub launch: Option<Launch>,
+    /// Its PID 1 stands ready, and begins once a byte comes from a pipe whose end is the last descriptor but the
+    /// device. If the pipe is closed it is gone.
+    pub waits: bool,
 }
 
 /// The job to launch.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launch {
     /// Command and arguments.
     pub argv: Vec<Vec<u8>>,
@@ -84,7 +87,7 @@ pub struct Launch {
     pub nice: i32,
     /// Soft and hard limits, as [`limits::of`] returns them.
     pub limits: Vec<(u64, u64)>,
-    /// CPUs that the job may use.
+    /// CPUs that the job may use; none: all that the node gives it.
     pub cpus: Vec<u32>,
     /// Signals ignored, bit n-1 for signal n.
     pub ignored_signals: u64,
@@ -133,7 +136,7 @@ pub struct Nest {
 
 impl Nest {
     /// Makes a nest, and launches the job in it if the request has one. `fds` are, in order, the job's ends of its
-    /// pipes, the report pipe's write end if there is a job, and the FUSE device if there is one. `serve` is called once the
+    /// pipes, the report pipe's write end if there is a job, what it waits for, and the FUSE device, if there are such. `serve` is called once the
     /// home file system is mounted and must start to serve it. An error leaves nothing behind.
     pub fn build(
         request: &Request,
@@ -215,6 +218,7 @@ pub fn main() -> i32 {
 fn serve(socket: &UnixStream) -> io::Result<()> {
     let (mut request, mut fds): (Request, _) = receive_frame(socket, MAX_REQUEST)?;
     let device = request.home_file_system.as_ref().and_then(|_| fds.pop());
+    let gate = if request.waits { fds.pop() } else { None };
     mount_everything(&request, device, socket)?;
     let terminal = request.terminal.map(open_terminal).transpose()?;
     let namespace = File::open("/proc/self/ns/mnt")?;
@@ -230,7 +234,8 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     // The child tells its failure through a pipe that a successful exec closes.
     let (failed, failure) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let child = sys::fork_single_threaded(|| {
-        let error = become_job(&launch, &fds, terminal.as_ref().map(|(_, slave)| slave));
+        let gate = gate.as_ref().map(|gate| (gate, failure.as_fd()));
+        let error = become_job(&launch, &fds, terminal.as_ref().map(|(_, slave)| slave), gate);
         let _ = File::from(failure.try_clone().unwrap_or_else(|_| sys::inherited(2)))
             .write_all(error.to_string().as_bytes());
         126
@@ -324,8 +329,13 @@ fn open_terminal((owner, rows, columns): (u32, u16, u16)) -> io::Result<(OwnedFd
 }
 
 /// Becomes the job's PID 1; returns only on failure.
-fn become_job(launch: &Launch, fds: &[OwnedFd], terminal: Option<&OwnedFd>) -> io::Error {
-    match try_become_job(launch, fds, terminal) {
+fn become_job(
+    launch: &Launch,
+    fds: &[OwnedFd],
+    terminal: Option<&OwnedFd>,
+    gate: Option<(&OwnedFd, BorrowedFd<'_>)>,
+) -> io::Error {
+    match try_become_job(launch, fds, terminal, gate) {
         Ok(never) => match never {},
         Err(error) => error,
     }
@@ -335,6 +345,7 @@ fn try_become_job(
     launch: &Launch,
     fds: &[OwnedFd],
     terminal: Option<&OwnedFd>,
+    gate: Option<(&OwnedFd, BorrowedFd<'_>)>,
 ) -> io::Result<std::convert::Infallible> {
     let proc = format!("{ROOT}/proc");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -343,7 +354,9 @@ fn try_become_job(
         .map_err(|error| at("cannot enter the cgroup", &launch.cgroup, &error))?;
     let init = File::open(INIT)?;
 
-    let _ = nix::sched::sched_setaffinity(Pid::from_raw(0), &sys::cpu_set(&launch.cpus));
+    if !launch.cpus.is_empty() {
+        let _ = nix::sched::sched_setaffinity(Pid::from_raw(0), &sys::cpu_set(&launch.cpus));
+    }
     let _ = sys::set_nice(launch.nice);
     umask(Mode::from_bits_truncate(launch.umask));
 
@@ -371,6 +384,13 @@ fn try_become_job(
     let env: Vec<_> = env.iter().map(CString::as_c_str).collect();
     sys::reset_signals(launch.ignored_signals);
     sys::close_on_exec(4);
+    if let Some((gate, failure)) = gate {
+        // Whoever waits for a failure sees that there was none.
+        sys::close_number(failure.as_raw_fd());
+        if File::from(gate.try_clone()?).read(&mut [0])? == 0 {
+            return Err(io::Error::other("the job's keeper has gone"));
+        }
+    }
     Err(sys::execute_file(&init, &argv, &env))
 }
 

@@ -423,14 +423,20 @@ impl Core {
     /// The node would take the job: is it still right to send it, on the figures that it gave?
     fn decide_again(&mut self, now: Time, question: Question) {
         let Proposal { pid, to, .. } = question.proposal;
-        let verdict =
-            self.view(now, Some((pid, to)), None).map_err(|refusal| refusal.to_string()).and_then(|view| {
+        let verdict = self.view(now, Some((pid, to)), None).map_err(|refusal| refusal.to_string()).and_then(
+            |mut view| {
+                if question.is_order {
+                    // Where it can be nowhere else, a job comes home even if it is not wanted there.
+                    let homeward = view.jobs.iter_mut().filter(|job| job.home == to);
+                    homeward.for_each(|job| job.bounds = Bounds::default());
+                }
                 self.recheck(now, &view, pid, to)?;
                 if question.is_order {
                     return Ok(question.proposal.clone());
                 }
                 self.policy.confirm(now, &view, &question.proposal)
-            });
+            },
+        );
         match verdict {
             Ok(proposal) if (proposal.pid, proposal.to) == (pid, to) => {
                 self.history.reweigh(question.decision, &proposal.reason, proposal.weighing);

@@ -16,7 +16,7 @@ use super::files::Connector;
 use super::guest::Guest;
 use super::home::Candidate;
 use super::memory::{self, Fetching};
-use super::residence::{Ends, Residence};
+use super::residence::{Ends, HomeFiles, Residence};
 use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
 use super::{step, timers, transfer};
@@ -26,16 +26,16 @@ use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::handover::target::{Action, Input, State, Target};
 use crate::inspect;
-use crate::nest::{Credentials, Nest, Request};
+use crate::nest::{Credentials, Launch, Nest, Request};
 use crate::net::identity::Identity;
 use crate::net::link;
-use crate::net::message::{Luggage, MAX_FRAME, Offer, OfferAnswer, ToHome, Way};
+use crate::net::message::{Luggage, MAX_FRAME, Newborn, Offer, OfferAnswer, ToHome, Way};
 use crate::net::preamble::{JobId, Preamble, Purpose};
 use crate::net::tls::Stream;
 use crate::snapshot::Birth;
-use crate::stdio::INPUTS;
 use crate::stdio::away_input::AwayInput;
 use crate::stdio::away_output::AwayOutput;
+use crate::stdio::{INPUTS, StreamKind};
 
 /// Memory that must be left over beside what a restore takes, bytes.
 const SPARE_BYTES: u64 = 64 << 20;
@@ -59,14 +59,24 @@ pub struct Restored {
     luggage_came: Instant,
     /// Its memory, if that is still coming.
     fetching: Option<Fetching>,
+    /// It begins here.
+    newborn: bool,
 }
 
 /// Everything that is needed before the source freezes.
 pub struct Preparation {
-    nest: Nest,
+    place: Place,
     stream: Stream,
     way: Way,
     files: Option<Arc<om_homefs::client::Session>>,
+}
+
+/// What is made for a job that is offered.
+enum Place {
+    /// A nest, for a job that is going to be restored.
+    Nest(Nest),
+    /// The whole of a job that has not begun.
+    Newborn(Box<(Residence, Ends)>, Box<Newborn>),
 }
 
 /// Takes a move connection and reads what is offered, and that it comes from the node that it says.
@@ -164,11 +174,11 @@ impl Keeper {
             Side::Guest(_) => self.home_line(),
             Side::Home(_) => None,
         };
+        let cgroups = self.birth.cgroup.clone();
         threads::spawn("prepare", move || {
             step::at("offered");
-            let result = prepare_nest(&offer, line, &events);
-            let result = match result {
-                Ok((nest, files)) => Ok(Box::new(Preparation { nest, stream, way: offer.way, files })),
+            let result = match prepare_place(&offer, line, &cgroups, &events) {
+                Ok((place, files)) => Ok(Box::new(Preparation { place, stream, way: offer.way, files })),
                 Err(error) => {
                     let _ = answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
                     Err(error.to_string())
@@ -237,7 +247,7 @@ impl Keeper {
         let Some(criu) = self.birth.criu.clone() else {
             return self.fail_arrival(epoch, &criu::Error::Missing.to_string());
         };
-        let Preparation { nest, mut stream, way, files } = *preparation;
+        let Preparation { place, mut stream, way, files } = *preparation;
         if let Side::Guest(guest) = &mut self.side {
             guest.files = files;
         }
@@ -245,7 +255,24 @@ impl Keeper {
         let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
         threads::spawn("receive", move || {
             let receive = move || -> Result<Restored, String> {
-                answer(&mut stream, &OfferAnswer::Accepted(way)).map_err(|error| error.to_string())?;
+                let accepted =
+                    answer(&mut stream, &OfferAnswer::Accepted(way)).map_err(|error| error.to_string());
+                let nest = match place {
+                    Place::Nest(nest) => accepted.map(|()| nest)?,
+                    Place::Newborn(made, newborn) => {
+                        let (residence, ends) = *made;
+                        accepted.inspect_err(|_| residence.destroy())?;
+                        let luggage = Luggage { locked: newborn.locked, ..Luggage::default() };
+                        return Ok(Restored {
+                            residence,
+                            ends,
+                            luggage,
+                            luggage_came: Instant::now(),
+                            fetching: None,
+                            newborn: true,
+                        });
+                    }
+                };
                 let (luggage, fetching) = receive_job(stream, way, &nest, &criu, &spec.credentials)?;
                 let luggage_came = Instant::now();
                 step::at("received");
@@ -284,7 +311,7 @@ impl Keeper {
                 if fetching.is_none() {
                     let _ = residence.clear_images();
                 }
-                Ok(Restored { residence, ends, luggage, luggage_came, fetching })
+                Ok(Restored { residence, ends, luggage, luggage_came, fetching, newborn: false })
             };
             let result = receive().map(Box::new);
             step::at("restored");
@@ -320,7 +347,7 @@ impl Keeper {
         let Some(Arrival { from, restored: Some(restored), .. }) = self.arrival.take() else {
             return log::error!("job {}: granted, but it is not here", self.spec.id);
         };
-        let Restored { residence, ends, luggage, luggage_came, fetching } = *restored;
+        let Restored { residence, ends, luggage, luggage_came, fetching, newborn } = *restored;
         if let Some(fetching) = fetching {
             self.fetching = Some(from);
             let events = self.events.clone();
@@ -328,20 +355,26 @@ impl Keeper {
         }
         self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
-        self.moves = luggage.moves + 1;
+        self.moves = luggage.moves + u64::from(!newborn);
         self.stopped = luggage.stopped;
         self.note_command_stopped(luggage.command_stopped);
         self.locked = luggage.locked;
         self.command_ended = luggage.ended;
         self.moved_us = inspect::now_us();
-        self.downtime_us =
-            luggage.frozen_for_us + u64::try_from(luggage_came.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if !newborn {
+            self.downtime_us =
+                luggage.frozen_for_us + u64::try_from(luggage_came.elapsed().as_micros()).unwrap_or(u64::MAX);
+        }
         match &self.side {
             Side::Guest(guest) => guest.resume(),
             // Elsewhere it could use every CPU.
             Side::Home(home) => residence.confine(&home.cpus),
         }
         self.settle(residence, ends, luggage);
+        if newborn {
+            log::info!("job {}: begins here, its home is {from}", self.spec.id);
+            return self.publish();
+        }
         #[expect(clippy::cast_precision_loss, reason = "a downtime of 2^53 microseconds is out of reach")]
         let seconds = self.downtime_us as f64 / 1e6;
         log::info!("job {}: came from {from}, {seconds:.3} s without running", self.spec.id);
@@ -373,8 +406,12 @@ impl Keeper {
             guest.files.take().inspect(|files| files.close());
         }
         if let Some(restored) = arrival.restored {
-            restored.residence.cgroup.kill();
             restored.residence.destroy();
+        }
+        if let Some(preparation) = arrival.preparation
+            && let Place::Newborn(made, _) = preparation.place
+        {
+            made.0.destroy();
         }
         if let Side::Guest(_) = &self.side {
             self.finish();
@@ -423,21 +460,23 @@ fn receive_job(
 }
 
 /// Makes what the job needs here; for a guest the link home, which also asks home's leave.
-fn prepare_nest(
+fn prepare_place(
     offer: &Offer,
     line: Option<HomeLine>,
+    cgroups: &Path,
     events: &crossbeam_channel::Sender<Event>,
-) -> io::Result<(Nest, Option<Arc<om_homefs::client::Session>>)> {
+) -> io::Result<(Place, Option<Arc<om_homefs::client::Session>>)> {
     let spec = &offer.spec;
-    let terminal = spec.streams.contains(&crate::stdio::StreamKind::Terminal);
+    let terminal = spec.streams.contains(&StreamKind::Terminal);
     let mut request = Request {
         home_file_system: None,
         init: offer.init.0.clone(),
         terminal: terminal.then_some((spec.credentials.uid, 24, 80)),
         launch: None,
+        waits: false,
     };
     let Some(line) = line else {
-        return Ok((Nest::build(&request, &[], || Ok(()))?, None));
+        return Ok((Place::Nest(Nest::build(&request, &[], || Ok(()))?), None));
     };
     let (sender, receiver, output_received) =
         line.open(offer.epoch, false, [0; INPUTS]).map_err(|error| {
@@ -445,13 +484,30 @@ fn prepare_nest(
         })?;
     let _ = events.send(Event::HomeLinked(sender, output_received));
     HomeLine::listen(receiver, events.clone());
-    request.home_file_system = Some(spec.home.to_string());
     let device = om_homefs::client::open_device()
         .map_err(|error| io::Error::other(format!("cannot open /dev/fuse: {error}")))?;
     let session = om_homefs::client::Session::new(
         device.try_clone()?,
         Arc::new(Connector { line, epoch: offer.epoch }),
     )?;
+    if let Some(newborn) = offer.newborn.clone() {
+        let cgroup = Cgroup::create(cgroups, &format!("om-{}-{}", spec.id, offer.epoch))?;
+        let launch = Launch {
+            streams: spec.streams.map(StreamKind::letter),
+            credentials: spec.credentials.clone(),
+            // Home's numbers are not this node's.
+            cpus: Vec::new(),
+            cgroup: cgroup.path().to_owned(),
+            ..newborn.launch.clone()
+        };
+        let files = HomeFiles { home: spec.home.to_string(), device: device.as_fd() };
+        let init = offer.init.0.clone();
+        let made =
+            Residence::launch_waiting(launch, spec.streams, newborn.size, init, files, || session.run());
+        let made = made.inspect_err(|_| cgroup.remove())?;
+        return Ok((Place::Newborn(Box::new(made), newborn), Some(Arc::new(session))));
+    }
+    request.home_file_system = Some(spec.home.to_string());
     let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
-    Ok((nest, Some(Arc::new(session))))
+    Ok((Place::Nest(nest), Some(Arc::new(session))))
 }

@@ -14,21 +14,20 @@ use om_proto::control::{self, Reply, Start};
 use om_proto::cpu::Cpu;
 use om_proto::frame;
 
+use super::begin::CANNOT;
 use super::caller::{Caller, kind_of, same_file};
 use super::event::Event;
 use super::guest::Guest;
 use super::home::{Holder, Home};
-use super::residence::Residence;
 use super::run::{Keeper, Side};
 use super::{arrive, inquiry, threads};
 use crate::baseline;
-use crate::cgroup::Cgroup;
 use crate::handover::arbiter::Arbiter;
 use crate::handover::source::Source;
 use crate::inspect;
 use crate::nest::Launch;
 use crate::net::identity::Identity;
-use crate::net::message::{JobSpec, Offer, OfferAnswer};
+use crate::net::message::{JobSpec, Newborn, Offer, OfferAnswer};
 use crate::net::preamble::JobId;
 use crate::passing::{receive_frame, send_frame};
 use crate::snapshot::{self, Birth, Cause, Command, News};
@@ -39,8 +38,6 @@ use crate::sys;
 
 /// Who has connected for a job and does not say which makes room for others after this.
 const START_LIMIT: Duration = Duration::from_secs(5);
-/// The exit status of `om run` when om itself fails, as env(1) and timeout(1) have it.
-const CANNOT: u8 = 125;
 
 /// The keeper process.
 pub fn main() -> i32 {
@@ -133,7 +130,6 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         bounds: request.bounds,
         cpu,
     };
-    let cgroup = Cgroup::create(&birth.cgroup, &format!("om-{job}-1"))?;
     let terminal =
         [(&output, 1), (&input, 0), (&error, 2)].into_iter().find(|(_, n)| kinds[*n] == StreamKind::Terminal);
     let size =
@@ -149,13 +145,11 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         limits: caller.limits,
         cpus: caller.cpus.clone(),
         ignored_signals: request.ignored_signals,
-        cgroup: cgroup.path().to_owned(),
+        // Each node has its own.
+        cgroup: Default::default(),
     };
-    let launched = Residence::launch(launch, kinds, size);
-    let (residence, ends) = launched.inspect_err(|_| cgroup.remove())?;
 
     let (sender, events) = unbounded();
-    let has_terminal = terminal.is_some();
     let mut inlets: [Option<Inlet>; INPUTS] = [None, None];
     let mut outlets: [Option<Outlet>; OUTPUTS] = [None, None, None];
     if let Some((terminal, _)) = terminal {
@@ -198,10 +192,12 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     listen(&birth, job, daemon, &sender)?;
     threads::deputy(deputy.try_clone()?, sender.clone());
     let mut keeper = Keeper::new(birth, identity, spec, Side::Home(Box::new(home)), sender, events);
-    keeper.locked = request.lock;
     keeper.source = Source::holding(1);
-    keeper.settle(residence, ends, Default::default());
-    keeper.tell_deputy(&Reply::Started { job: job.to_string(), terminal: has_terminal });
+    let newborn = Newborn { launch, size, locked: request.lock };
+    match request.begin_on {
+        Some(node) => keeper.will_begin_on(node.to_canonical(), newborn),
+        None => keeper.begin_here(newborn)?,
+    }
     Ok(keeper)
 }
 

@@ -25,6 +25,7 @@ use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
 use crate::handover::source::{Action, Input};
 use crate::inspect;
+use crate::nest::OM_INIT;
 use crate::net::identity::Identity;
 use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome, Way};
@@ -102,6 +103,11 @@ impl Keeper {
             Ok(way) => way,
             Err(reason) => return self.report_failure(to, &reason),
         };
+        self.depart_for(to, way);
+    }
+
+    /// Asks the machine to begin a move.
+    pub(super) fn depart_for(&mut self, to: IpAddr, way: Way) {
         let attempted = match &self.side {
             Side::Home(home) => home.arbiter.attempted(),
             Side::Guest(_) => self.source.attempted(),
@@ -150,8 +156,12 @@ impl Keeper {
                 Action::AskAbort => self.ask_abort(epoch, reason),
                 Action::Resume => self.resume(),
                 Action::Report => {
-                    if let Some(Departure { to, broken, .. }) = self.departure.take() {
-                        self.report_failure(to, broken.as_deref().unwrap_or(reason));
+                    let Some(Departure { to, broken, .. }) = self.departure.take() else { continue };
+                    let reason = broken.as_deref().unwrap_or(reason);
+                    if self.unborn.is_some() {
+                        self.begin_after_all(to, reason);
+                    } else {
+                        self.report_failure(to, reason);
                     }
                 }
                 Action::Destroy => self.leave(),
@@ -161,12 +171,11 @@ impl Keeper {
 
     /// Asks the target whether it takes the job.
     fn offer(&mut self, epoch: u64) {
-        let (Some(departure), Some(residence), Some(identity)) =
-            (&mut self.departure, &self.residence, self.identity.clone())
-        else {
-            return;
+        let (Some(departure), Some(identity)) = (&mut self.departure, self.identity.clone()) else { return };
+        let (rss_bytes, init) = match &self.residence {
+            Some(residence) => (inspect::activity(&residence.cgroup).rss_bytes, residence.init_program()),
+            None => (0, OM_INIT.to_vec()),
         };
-        let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
         departure.limit += Duration::from_secs(rss_bytes / SLOWEST);
         let offer = Offer {
             spec: self.spec.clone(),
@@ -176,9 +185,11 @@ impl Keeper {
             arch: std::env::consts::ARCH.to_owned(),
             cpu: Cpu::read(Path::new("/proc")).demand(self.spec.cpu),
             way: departure.way,
-            init: Bytes(residence.init_program()),
+            init: Bytes(init),
+            newborn: self.unborn.clone().map(Box::new),
         };
-        log::info!("job {}: moving to {}", self.spec.id, departure.to);
+        let what = if offer.newborn.is_some() { "beginning on" } else { "moving to" };
+        log::info!("job {}: {what} {}", self.spec.id, departure.to);
         let (events, target) = (self.events.clone(), SocketAddr::from((departure.to, self.birth.port)));
         self.publish();
         threads::spawn("offer", move || {
@@ -215,8 +226,11 @@ impl Keeper {
         }
     }
 
-    /// Freezes the job, dumps and sends it.
+    /// Freezes the job, dumps and sends it. One that has not begun went with the offer.
     fn send(&mut self, epoch: u64) {
+        if self.unborn.is_some() {
+            return self.source_hears(epoch, Input::Sent, "");
+        }
         let (Some(departure), Some(residence)) = (&mut self.departure, self.residence.clone()) else {
             return;
         };
@@ -362,9 +376,15 @@ impl Keeper {
         }
     }
 
+    /// For how long a move away has been going on, or its job been frozen.
+    pub(super) fn departing_for(&self) -> Duration {
+        self.departure.as_ref().map_or(Duration::ZERO, |departure| departure.frozen_at.elapsed())
+    }
+
     /// The job is another node's: nothing of it may be left here.
     fn leave(&mut self) {
         self.departure = None;
+        self.has_begun_elsewhere();
         if self.serving.is_some()
             && let Some(residence) = self.residence.take()
         {

@@ -22,22 +22,10 @@ const CONTINUED: u32 = 5;
 impl Keeper {
     pub(super) fn handle_report(&mut self, kind: u32, value: u32) {
         match kind {
-            FAILED => {
-                let error = io::Error::from_raw_os_error(value.cast_signed());
-                let not_found =
-                    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
-                let status = if not_found { 127 } else { 126 };
-                let name = self.spec.command.split(' ').next().unwrap_or_default();
-                let message = if not_found {
-                    format!("{name}: command not found")
-                } else {
-                    format!("{name}: cannot be executed: {error}")
-                };
-                self.tell_deputy(&Reply::Refused { message, status });
-                if let Side::Home(home) = &mut self.side {
-                    home.deputy = None;
-                }
-            }
+            FAILED => match &self.side {
+                Side::Home(_) => self.refuse(value),
+                Side::Guest(guest) => guest.tell_home(&ToHome::CannotExecute(value)),
+            },
             ENDED => {
                 self.command_ended = Some(value.cast_signed());
                 self.tell_ending();
@@ -64,6 +52,23 @@ impl Keeper {
         }
         if news {
             self.publish();
+        }
+    }
+
+    /// At home: the command could not be executed, and says which error the kernel gave.
+    pub(super) fn refuse(&mut self, error: u32) {
+        let error = io::Error::from_raw_os_error(error.cast_signed());
+        let not_found = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+        let status = if not_found { 127 } else { 126 };
+        let name = self.spec.command.split(' ').next().unwrap_or_default();
+        let message = if not_found {
+            format!("{name}: command not found")
+        } else {
+            format!("{name}: cannot be executed: {error}")
+        };
+        self.tell_deputy(&Reply::Refused { message, status });
+        if let Side::Home(home) = &mut self.side {
+            home.deputy = None;
         }
     }
 

@@ -16,6 +16,8 @@ use crate::stdio::outlet;
 
 /// What happened.
 pub enum Event {
+    /// At home: the job is to begin on this node.
+    Begin(IpAddr),
     /// The deputy asks for something.
     Deputy(Request),
     /// The deputy has died.

@@ -181,6 +181,7 @@ impl Keeper {
                 self.locked = locked;
                 self.publish();
             }
+            ToHome::CannotExecute(error) => self.refuse(error),
             ToHome::Hello { .. } => {}
         }
     }

@@ -8,6 +8,7 @@
 //! Its main thread alone changes its state ([`run`]); other threads wait for something and post an [`event::Event`].
 
 mod arrive;
+mod begin;
 mod birth;
 pub mod caller;
 mod depart;

@@ -1,7 +1,7 @@
 //! One stay of a job on this node: its nest, its cgroup, its PID 1, and our ends of what it has from outside.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -67,26 +67,71 @@ pub struct Residence {
     pub externals: Externals,
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
+    /// What a job waits for that has not begun; a byte lets it begin, and without us it is gone.
+    gate: Option<OwnedFd>,
+}
+
+/// The files of a job whose home is another node, while its nest is made.
+pub struct HomeFiles<'a> {
+    /// The home's address.
+    pub home: String,
+    /// The FUSE device.
+    pub device: BorrowedFd<'a>,
 }
 
 impl Residence {
-    /// Starts a new job. An error leaves nothing behind.
+    /// Starts a new job at home. An error leaves nothing behind.
     pub fn launch(launch: Launch, streams: [StreamKind; 3], size: (u16, u16)) -> io::Result<(Self, Ends)> {
+        Self::build(launch, streams, size, nest::OM_INIT.to_vec(), None, || Ok(()))
+    }
+
+    /// Makes everything for a new job where it is a guest, up to its PID 1, which waits for [`Self::begin`]. `serve` must
+    /// start to serve the home's files. An error leaves nothing behind.
+    pub fn launch_waiting(
+        launch: Launch,
+        streams: [StreamKind; 3],
+        size: (u16, u16),
+        init: Vec<u8>,
+        files: HomeFiles<'_>,
+        serve: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<(Self, Ends)> {
+        Self::build(launch, streams, size, init, Some(files), serve)
+    }
+
+    fn build(
+        launch: Launch,
+        streams: [StreamKind; 3],
+        size: (u16, u16),
+        init: Vec<u8>,
+        files: Option<HomeFiles<'_>>,
+        serve: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<(Self, Ends)> {
         let cgroup = Cgroup::at(launch.cgroup.clone());
         let owner = launch.credentials.uid;
         let terminal = streams.contains(&StreamKind::Terminal).then_some((owner, size.0, size.1));
         let (job_ends, ends) = make_pipes(streams)?;
-        let fds: Vec<BorrowedFd<'_>> = job_ends.pipes.iter().flatten().map(AsFd::as_fd).collect();
+        let mut fds: Vec<BorrowedFd<'_>> = job_ends.pipes.iter().flatten().map(AsFd::as_fd).collect();
+        let gate = files.as_ref().map(|_| nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)).transpose()?;
+        fds.extend(gate.as_ref().map(|(wait, _)| wait.as_fd()));
+        fds.extend(files.as_ref().map(|files| files.device));
         let request = nest::Request {
-            home_file_system: None,
-            init: nest::OM_INIT.to_vec(),
+            home_file_system: files.map(|files| files.home),
+            init,
             terminal,
             launch: Some(launch),
+            waits: gate.is_some(),
         };
-        let mut nest = Nest::build(&request, &fds, || Ok(()))?;
+        let mut nest = Nest::build(&request, &fds, serve)?;
         let init = nest.init.ok_or_else(|| io::Error::other("the job has no PID 1"))?;
         let terminal = nest.terminal.take();
-        Self::complete(nest, cgroup, init, &job_ends, ends, terminal)
+        let (mut residence, ends) = Self::complete(nest, cgroup, init, &job_ends, ends, terminal)?;
+        residence.gate = gate.map(|(_, begin)| begin);
+        Ok((residence, ends))
+    }
+
+    /// Lets a job begin that waits for it; others run already.
+    pub fn begin(&mut self) -> io::Result<()> {
+        self.gate.take().map_or(Ok(()), |gate| File::from(gate).write_all(&[1]))
     }
 
     /// Restores a job, frozen, in a nest that was built for it. `names` are CRIU's names at the node where it was
@@ -147,7 +192,7 @@ impl Residence {
             ends.outputs[TERMINAL_OUTPUT] = Some(our_end.try_clone()?);
             master = Some(our_end);
         }
-        Ok((Self { nest, cgroup, init, externals, terminal: master }, ends))
+        Ok((Self { nest, cgroup, init, externals, terminal: master, gate: None }, ends))
     }
 
     /// Sends a signal to the command, the job's PID 2, to its group or to the terminal's foreground group; to all of the

@@ -19,7 +19,7 @@ use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::inspect;
 use crate::net::identity::Identity;
-use crate::net::message::{FromHome, JobSpec, Luggage, ToHome};
+use crate::net::message::{FromHome, JobSpec, Luggage, Newborn, ToHome};
 use crate::net::preamble::Purpose;
 use crate::snapshot::{Birth, Command};
 use crate::stdio::TERMINAL_INPUT;
@@ -52,6 +52,8 @@ pub struct Keeper {
     pub(super) residence: Option<Arc<Residence>>,
     /// Whether the job is here, and how far it is on its way away.
     pub(super) source: Source,
+    /// At home: the job, as long as it has not begun.
+    pub(super) unborn: Option<Newborn>,
     /// A move away from this node.
     pub(super) departure: Option<Departure>,
     /// Its memory is being handed out to another node, where it runs or may run already.
@@ -110,6 +112,7 @@ impl Keeper {
             daemons: Vec::new(),
             residence: None,
             source: Source::without(),
+            unborn: None,
             departure: None,
             serving: None,
             fetching: None,
@@ -163,6 +166,7 @@ impl Keeper {
 
     pub(super) fn handle(&mut self, event: Event) {
         match event {
+            Event::Begin(to) => self.handle_begin(to),
             Event::Deputy(request) => self.handle_deputy(&request),
             Event::DeputyGone => self.handle_deputy_gone(),
             Event::DaemonCame(daemon) => {
@@ -203,7 +207,7 @@ impl Keeper {
     }
 
     /// The job is on this node from now on, running unless the user has stopped it.
-    pub fn settle(&mut self, residence: Residence, ends: Ends, luggage: Luggage) {
+    pub fn settle(&mut self, mut residence: Residence, ends: Ends, luggage: Luggage) {
         let Ends { inputs, outputs, report } = ends;
         if let Side::Home(home) = &mut self.side {
             for ((inlet, input), came_with) in home.inlets.iter().zip(inputs).zip(&luggage.input) {
@@ -226,6 +230,9 @@ impl Keeper {
             && let Err(error) = residence.cgroup.thaw()
         {
             log::error!("cannot let the job run: {error}");
+        }
+        if let Err(error) = residence.begin() {
+            log::error!("cannot let the job begin: {error}");
         }
         self.residence = Some(Arc::new(residence));
     }
@@ -304,6 +311,7 @@ impl Keeper {
     fn tick(&mut self) {
         self.watch_deputy();
         self.watch_departure();
+        self.watch_unborn();
         if self.moving_since.is_some_and(|since| since.elapsed() > MOVE_LIMIT) {
             self.arbitrate(arbiter::Input::TimeOut, "the move takes too long");
         }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::preamble::JobId;
 use crate::bytes::Bytes;
 use crate::keeper::residence::Externals;
-use crate::nest::Credentials;
+use crate::nest::{Credentials, Launch};
 use crate::stdio::{INPUTS, InputState, OUTPUTS, OutputState, StreamKind};
 
 /// The longest frame between keepers.
@@ -63,6 +63,19 @@ pub struct Offer {
     pub way: Way,
     /// The job's PID 1 as a file.
     pub init: Bytes,
+    /// The job itself, if it has not begun yet.
+    pub newborn: Option<Box<Newborn>>,
+}
+
+/// A job that has not begun yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newborn {
+    /// What is to be executed. Who it is and where is not taken from here on another node.
+    pub launch: Launch,
+    /// Rows and columns of its terminal, if it has one.
+    pub size: (u16, u16),
+    /// Whether its owner has pinned it.
+    pub locked: bool,
 }
 
 /// How a job's memory comes to the target.
@@ -234,6 +247,8 @@ pub enum ToHome {
     },
     /// The owner has pinned the job or not, where it runs.
     Locked(bool),
+    /// The command could not be executed: the kernel's error number.
+    CannotExecute(u32),
 }
 
 /// How a job is doing.

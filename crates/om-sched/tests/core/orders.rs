@@ -48,6 +48,17 @@ fn guests_leave_while_the_owner_wants_the_cpu() {
 }
 
 #[test]
+fn a_guest_goes_home_for_the_owner_s_sake_even_where_its_user_does_not_want_it() {
+    let mut core = owned(Box::new(Nothing));
+    let bounds = Bounds { not_on: vec![node(2)], ..Bounds::default() };
+    let unwanted_at_home = LocalJob { bounds, ..guest(7) };
+    let (to, question) = tell(&mut core, at(100), 1, &[unwanted_at_home]).unwrap();
+    assert_eq!(to, node(2));
+    core.handle(at(301), offer(2, Offer::Answer(yes(question.nonce))));
+    assert!(outputs(&mut core).contains(&Output::Move { pid: 7, to: node(2), home: true }));
+}
+
+#[test]
 fn guests_stay_where_the_owner_s_own_jobs_leave_them_room_and_everywhere_else() {
     let mut idle = owned(Box::new(Nothing));
     assert_eq!(tell(&mut idle, at(100), 0, &[guest(7)]), None, "nobody wants the CPU");
