@@ -14,28 +14,29 @@ fn simulate(rules: &str) -> Figures {
     let mut setup = Setup::new(Workload::Unix.nodes(4, 1, 8 << 30));
     setup.settings.start_among = 0;
     setup.policies.insert("rules".to_owned(), rules.parse().unwrap());
-    let job = Arrival { at: 5_000_000_000, node: 0, work_s: 60.0, threads: 1, rss_bytes: 1 << 20 };
+    let job =
+        Arrival { at: 5_000_000_000, node: 0, work_s: 60.0, threads: 1, rss_bytes: 1 << 20, rhythm: None };
     let brain = Brain::named("rules", example_rules::registry(), &setup).unwrap();
-    World::new(&setup, &[job; 4], brain, 1).run().unwrap()
+    World::new(&setup, &[job; 4], brain, 1).run(&mut |_| ()).unwrap().0
 }
 
 #[test]
 fn without_rules_jobs_are_spread() {
     let figures = simulate("");
-    assert!(figures.mean_slowdown < 1.2, "{figures:?}");
+    assert!(figures.ratios.mean_slowdown < 1.2, "{figures:?}");
 }
 
 #[test]
 fn jobs_of_a_user_who_stays_stay() {
     let figures = simulate("[[rule]]\nuser = 1000\nnodes = []\n");
-    assert!((figures.mean_slowdown - 4.0).abs() < 0.01, "{figures:?}");
+    assert!((figures.ratios.mean_slowdown - 4.0).abs() < 0.01, "{figures:?}");
 }
 
 #[test]
 fn jobs_go_where_they_may() {
     // One of the three other nodes: two stay, two go there.
     let figures = simulate("[[rule]]\nnodes = [\"10.0.0.3\"]\n");
-    assert!((figures.mean_slowdown - 2.0).abs() < 0.1, "{figures:?}");
+    assert!((figures.ratios.mean_slowdown - 2.0).abs() < 0.1, "{figures:?}");
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Core {
         // Home, if there is no better place, takes back its own.
         let to = target.map(|target| target.address).or_else(|| {
             let own = self.own(now).ok()?;
-            let home = self.nodes.get(job.home).filter(|home| guard::check_node(now, &own, &home).is_ok())?;
+            let home = self.nodes.get(job.home).filter(|home| guard::check_node(now, &own, home).is_ok())?;
             target_view(now, &home).map(|home| home.address)
         });
         let Some(to) = to else { return false };
