@@ -50,7 +50,7 @@ is_heard() { [[ $(on h1 om nodes --json --wait 100) == *'"address":"10.77.0.2"'*
 start_hogs() { # COUNT
     local i
     for ((i = 0; i < $1; i++)); do
-        start_job python3 -c 'while True: pass'
+        start_job --here python3 -c 'while True: pass'
     done
 }
 
