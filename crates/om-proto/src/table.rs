@@ -37,7 +37,7 @@ pub const STALE_PERIODS: u32 = 3;
 /// Periods after which it is forgotten.
 pub const FORGET_PERIODS: u32 = 10;
 /// Unsigned nodes that a listener with keys keeps: they are shown, and of no other use.
-pub const UNSIGNED_LIMIT: usize = 1024;
+pub const UNSIGNED_LIMIT: usize = 256;
 /// Characters that are kept of a text.
 pub const TEXT_LIMIT: usize = 64;
 
