@@ -211,7 +211,10 @@ class Faults:
 
     @contextmanager
     def kill_node(self, host):
-        # Nobody comes or goes between the look and the end.
+        # The cable goes first, or the kernel would close the host's connections on its way out.
+        self.lab.script("cut", host)
+        # Nobody comes or goes between the look and the end. No program is run meanwhile: it would close what others have
+        # open, om files too, and wait for the host.
         (self.lab.cgroup(host) / "cgroup.freeze").write_text("1")
         now = time.monotonic()
         for job in list(self.jobs):
@@ -221,8 +224,9 @@ class Faults:
             elif self.lab.has_copy(job, host):
                 job.may_be_lost_since = now
                 self.events.log("job %d may be lost" % job.number)
-        self.lab.script("kill", host)
+        (self.lab.cgroup(host) / "cgroup.kill").write_text("1")
         yield
         self.lab.script("start", host)
+        self.lab.script("heal", host)
         self.lab.start_daemon(host)
         self.lab.await_daemon(host)

@@ -10,6 +10,8 @@
 //!   └◀─────────────────────────────────────────────────────────┘
 //! ```
 //!
+//! A job whose memory follows it is *Lending* where another would be in doubt, and *Lent* before it is gone.
+//!
 //! Until it has said *prepared* it may stay by itself. From then on, in doubt, it does nothing, however long it takes,
 //! until home has said who has the job.
 
@@ -26,6 +28,10 @@ pub enum State {
     Stopping,
     /// It is frozen and sent; home decides.
     InDoubt,
+    /// The same, but its memory stays here and is handed out by a thread.
+    Lending,
+    /// It is another node's and runs there; its frozen copy here hands out memory until all has gone.
+    Lent,
     /// It is not here, or not any more.
     Gone,
 }
@@ -41,7 +47,11 @@ pub enum Input {
     Refused,
     /// Everything was sent.
     Sent,
-    /// It could not be frozen, dumped or sent.
+    /// Everything but its memory was sent. The thread goes on, and ends with `Served` or `Failed`.
+    SentLazily,
+    /// All of its memory has been handed out.
+    Served,
+    /// It could not be frozen, dumped or sent, or its memory not be handed out.
     Failed,
     /// It has been frozen for too long.
     Overdue,
@@ -64,7 +74,7 @@ pub enum Input {
 pub enum Action {
     /// Ask the target, in a thread that ends with `Accepted` or `Refused`.
     Offer,
-    /// Freeze the job, dump and send it, in a thread that ends with `Sent` or `Failed`.
+    /// Freeze the job, dump and send it, in a thread that tells how it went.
     Send,
     /// Break the connection to the target, so that what waits for it fails.
     Break,
@@ -78,14 +88,24 @@ pub enum Action {
     Resume,
     /// Write into `result` why it was not moved.
     Report,
+    /// Keep the frozen copy for the memory that the job has yet to fetch.
+    Lend,
     /// Destroy what is here of it.
     Destroy,
 }
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Here, Self::Offering, Self::Sending, Self::Stopping, Self::InDoubt, Self::Gone];
+    pub const ALL: [Self; 8] = [
+        Self::Here,
+        Self::Offering,
+        Self::Sending,
+        Self::Stopping,
+        Self::InDoubt,
+        Self::Lending,
+        Self::Lent,
+        Self::Gone,
+    ];
 
     /// Whether a move goes on.
     #[must_use]
@@ -96,17 +116,25 @@ impl State {
     /// Whether the job is kept frozen for a move.
     #[must_use]
     pub fn is_frozen(self) -> bool {
-        matches!(self, Self::Sending | Self::Stopping | Self::InDoubt)
+        matches!(self, Self::Sending | Self::Stopping) || self.is_in_doubt()
+    }
+
+    /// Whether home decides.
+    #[must_use]
+    pub fn is_in_doubt(self) -> bool {
+        matches!(self, Self::InDoubt | Self::Lending)
     }
 }
 
 impl Input {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Wish,
         Self::Accepted,
         Self::Refused,
         Self::Sent,
+        Self::SentLazily,
+        Self::Served,
         Self::Failed,
         Self::Overdue,
         Self::Granted,
@@ -121,23 +149,32 @@ impl Input {
 /// The whole table.
 #[must_use]
 pub fn step(state: State, input: Input) -> (State, &'static [Action]) {
-    use Action::{AskAbort, AskTarget, Break, Destroy, Offer, Report, Resume, SayPrepared, Send};
-    use State::{Gone, Here, InDoubt, Offering, Sending, Stopping};
+    use Action::{AskAbort, AskTarget, Break, Destroy, Lend, Offer, Report, Resume, SayPrepared, Send};
+    use State::{Gone, Here, InDoubt, Lending, Lent, Offering, Sending, Stopping};
     match (input, state) {
         (Input::Wish, Here) => (Offering, &[Offer]),
         (Input::Accepted, Offering) => (Sending, &[Send]),
         (Input::Refused | Input::Aborted, Offering) => (Here, &[Report]),
         (Input::Sent, Sending) => (InDoubt, &[SayPrepared]),
+        (Input::SentLazily, Sending) => (Lending, &[SayPrepared]),
+        (Input::SentLazily, Stopping) => (Stopping, &[Break]),
         (Input::Failed, Sending) => (Here, &[AskAbort, Resume, Report]),
-        (Input::Sent | Input::Failed, Stopping) => (Here, &[Resume, Report]),
+        (Input::Sent | Input::Served | Input::Failed, Stopping) => (Here, &[Resume, Report]),
+        (Input::Served, Lending) => (InDoubt, &[]),
+        // The target cannot run what it has not got.
+        (Input::Failed, Lending) => (InDoubt, &[AskAbort]),
+        (Input::Served | Input::Failed, Lent) => (Gone, &[Destroy]),
         (Input::Overdue, Sending | Stopping) => (state, &[Break]),
-        (Input::Overdue, InDoubt) => (InDoubt, &[AskAbort]),
-        (Input::Aborted, Sending) => (Stopping, &[Break]),
+        (Input::Overdue, InDoubt | Lending) => (state, &[AskAbort]),
+        (Input::Aborted, Sending | Lending) => (Stopping, &[Break]),
         (Input::Aborted, InDoubt) => (Here, &[Resume, Report]),
-        (Input::Linked, InDoubt) => (InDoubt, &[SayPrepared]),
-        (Input::Unlinked, InDoubt) => (InDoubt, &[AskTarget]),
-        (Input::Ended, Here | Gone) => (Gone, &[]),
-        (Input::Ended, Offering | Sending | Stopping | InDoubt) => (Gone, &[AskAbort]),
+        (Input::Linked, InDoubt | Lending) => (state, &[SayPrepared]),
+        (Input::Unlinked, InDoubt | Lending) => (state, &[AskTarget]),
+        (Input::Ended, Here | Lent | Gone) => (Gone, &[]),
+        (Input::Ended, Offering | Sending | Stopping | InDoubt | Lending) => (Gone, &[AskAbort]),
+        (Input::Granted, Lending) => (Lent, &[Lend]),
+        // Said again it changes nothing: the job still needs what is here.
+        (Input::Granted, Lent) => (Lent, &[]),
         // Home is right, whatever this node thinks.
         (Input::Granted | Input::HomeDead, _) => (Gone, &[Destroy]),
         (
@@ -145,6 +182,8 @@ pub fn step(state: State, input: Input) -> (State, &'static [Action]) {
             | Input::Accepted
             | Input::Refused
             | Input::Sent
+            | Input::SentLazily
+            | Input::Served
             | Input::Failed
             | Input::Overdue
             | Input::Aborted
@@ -206,6 +245,7 @@ impl Source {
         let concerns = match input {
             Input::Wish => self.state == State::Here && epoch > self.attempted,
             Input::Granted => epoch > self.held,
+            Input::Served | Input::Failed if self.state == State::Lent => epoch == self.attempted,
             _ => self.moving() == Some(epoch),
         };
         if !concerns {

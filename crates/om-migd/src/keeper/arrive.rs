@@ -141,7 +141,7 @@ impl Keeper {
             _ if self.arrival.is_some() || self.residence.is_some() => {
                 Some("the job is here already".to_owned())
             }
-            _ if self.serving.is_some() => Some("its memory has not all left this node yet".to_owned()),
+            _ if self.lent.is_some() => Some("its memory has not all left this node yet".to_owned()),
             Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
             Side::Home(home) => match home.locks().map_or_else(|| fits(&self.birth, &offer), Err) {
                 Ok(way) => {

@@ -1,14 +1,13 @@
 //! The source's part of a move: what [`crate::handover::source`] decides is done here.
 //!
 //! If the job's memory is to follow it while it runs already, its frozen copy here outlives the grant until all has been
-//! handed out: what is done then is put off ([`Afterwards`]).
+//! handed out.
 
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use om_proto::cpu::Cpu;
@@ -57,23 +56,10 @@ pub struct Departure {
     way: Way,
 }
 
-/// What is to be done with the frozen copy here once nothing is handed out of it any more.
-pub enum Afterwards {
-    /// Nothing yet: home has not decided.
-    Undecided,
-    /// Let it run.
-    Resume,
-    /// Destroy it.
-    Leave(Arc<Residence>),
-}
-
 impl Keeper {
     /// Moves the job there, or says in `result` why not.
     pub(super) fn request_move(&mut self, to: IpAddr, mode: Option<Mode>) {
-        if self.source.moving().is_some()
-            || self.arrival.is_some()
-            || matches!(self.serving, Some(Afterwards::Resume))
-        {
+        if self.source.moving().is_some() || self.arrival.is_some() {
             return log::debug!("job {}: a move goes on already", self.spec.id);
         }
         let Some(residence) = &self.residence else {
@@ -164,6 +150,7 @@ impl Keeper {
                         self.report_failure(to, reason);
                     }
                 }
+                Action::Lend => self.lend(),
                 Action::Destroy => self.leave(),
             }
         }
@@ -303,10 +290,9 @@ impl Keeper {
     pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {
         match result {
             Ok(()) => {
-                if self.departure.as_ref().is_some_and(|departure| departure.way == Way::Lazy) {
-                    self.serving = Some(Afterwards::Undecided);
-                }
-                self.source_hears(epoch, Input::Sent, "");
+                let way = self.departure.as_ref().map(|departure| departure.way);
+                let sent = if way == Some(Way::Lazy) { Input::SentLazily } else { Input::Sent };
+                self.source_hears(epoch, sent, "");
             }
             Err(reason) => self.source_hears(epoch, Input::Failed, &reason),
         }
@@ -314,16 +300,12 @@ impl Keeper {
 
     /// Nothing is handed out of the frozen copy any more.
     pub(super) fn handle_served(&mut self, epoch: u64, result: Result<(), String>) {
-        if let Err(reason) = result {
-            log::warn!("job {}: its memory (epoch {epoch}): {reason}", self.spec.id);
-        }
-        match self.serving.take() {
-            Some(Afterwards::Resume) => self.resume(),
-            Some(Afterwards::Leave(residence)) => {
-                self.residence = Some(residence);
-                self.leave();
+        match result {
+            Ok(()) => self.source_hears(epoch, Input::Served, "the move was given up"),
+            Err(reason) => {
+                log::warn!("job {}: its memory (epoch {epoch}): {reason}", self.spec.id);
+                self.source_hears(epoch, Input::Failed, &reason);
             }
-            Some(Afterwards::Undecided) | None => {}
         }
     }
 
@@ -358,13 +340,6 @@ impl Keeper {
 
     /// The job goes on here as if nothing had happened.
     fn resume(&mut self) {
-        if let Some(afterwards @ Afterwards::Undecided) = &mut self.serving {
-            *afterwards = Afterwards::Resume;
-            if let Some(departure) = &mut self.departure {
-                departure.out.take().inspect(Sender::close);
-            }
-            return;
-        }
         match &self.side {
             Side::Home(home) => home.inlets.iter().flatten().for_each(|inlet| inlet.resume()),
             Side::Guest(guest) => guest.resume(),
@@ -381,22 +356,23 @@ impl Keeper {
         self.departure.as_ref().map_or(Duration::ZERO, |departure| departure.frozen_at.elapsed())
     }
 
+    /// The job is another node's, and has yet to fetch its memory.
+    fn lend(&mut self) {
+        log::info!("job {}: has left, its memory follows", self.spec.id);
+        self.departure = None;
+        self.lent = self.residence.take();
+    }
+
     /// The job is another node's: nothing of it may be left here.
     fn leave(&mut self) {
+        log::info!("job {}: has left", self.spec.id);
         self.departure = None;
         self.has_begun_elsewhere();
-        if self.serving.is_some()
-            && let Some(residence) = self.residence.take()
-        {
-            self.serving = Some(Afterwards::Leave(residence));
-            return log::info!("job {}: has left, its memory follows", self.spec.id);
-        }
-        log::info!("job {}: has left", self.spec.id);
         match &self.side {
             // What is left is destroyed at the keeper's own end.
             Side::Guest(_) => self.finish(),
             Side::Home(_) => {
-                if let Some(residence) = self.residence.take() {
+                for residence in [self.residence.take(), self.lent.take()].into_iter().flatten() {
                     residence.cgroup.kill();
                     threads::spawn("clean up", move || residence.destroy());
                 }

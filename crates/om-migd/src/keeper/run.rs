@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use om_proto::control::{Reply, Request};
 
 use super::arrive::Arrival;
-use super::depart::{Afterwards, Departure};
+use super::depart::Departure;
 use super::event::Event;
 use super::guest::Guest;
 use super::home::{Candidate, Holder, Home};
@@ -56,8 +56,8 @@ pub struct Keeper {
     pub(super) unborn: Option<Newborn>,
     /// A move away from this node.
     pub(super) departure: Option<Departure>,
-    /// Its memory is being handed out to another node, where it runs or may run already.
-    pub(super) serving: Option<Afterwards>,
+    /// Its frozen copy, out of which memory is handed to the node where it runs now.
+    pub(super) lent: Option<Arc<Residence>>,
     /// The node from which its memory is still coming: it cannot move on.
     pub(super) fetching: Option<IpAddr>,
     /// A move to this node.
@@ -114,7 +114,7 @@ impl Keeper {
             source: Source::without(),
             unborn: None,
             departure: None,
-            serving: None,
+            lent: None,
             fetching: None,
             arrival: None,
             moving_since: None,
@@ -155,10 +155,7 @@ impl Keeper {
             Side::Home(home) => home.finish_streams(),
             Side::Guest(guest) => guest.finish(),
         }
-        if let Some(Afterwards::Leave(residence)) = self.serving.take() {
-            residence.destroy();
-        }
-        if let Some(residence) = self.residence.take() {
+        for residence in [self.lent.take(), self.residence.take()].into_iter().flatten() {
             residence.destroy();
         }
         let _ = std::fs::remove_file(self.birth.sockets.join(format!("{}.sock", self.spec.id)));

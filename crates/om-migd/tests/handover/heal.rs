@@ -29,9 +29,11 @@ impl World {
             }
             for step in self.steps() {
                 match step {
-                    Step::SendLuggage(_) | Step::Sent(_) | Step::Restored(_) | Step::Linked(_) => {
-                        self.apply(step)
-                    }
+                    Step::SendLuggage(_)
+                    | Step::Sent(_)
+                    | Step::Served(_)
+                    | Step::Restored(_)
+                    | Step::Linked(_) => self.apply(step),
                     _ => {}
                 }
                 self.check()?;

@@ -94,12 +94,13 @@ proptest! {
             let actions = source.hear(epoch, input);
             // Whose word lets it run, or destroys it.
             let is_home = matches!(input, Input::Aborted | Input::Granted | Input::HomeDead | Input::Ended);
-            prop_assert!(before != State::InDoubt || source.state() == State::InDoubt || is_home);
+            prop_assert!(!before.is_in_doubt() || source.state().is_in_doubt() || is_home);
             prop_assert_eq!(
-                before.is_frozen() && !source.state().is_frozen() && source.state() != State::Gone,
+                before.is_frozen() && source.state() == State::Here,
                 actions.contains(&Action::Resume)
             );
-            prop_assert!(!actions.contains(&Action::Destroy) || matches!(input, Input::Granted | Input::HomeDead));
+            let is_over = matches!(input, Input::Granted | Input::HomeDead) || before == State::Lent;
+            prop_assert!(!actions.contains(&Action::Destroy) || is_over);
             prop_assert!(!actions.contains(&Action::Destroy) || source.state() == State::Gone);
             prop_assert!(before != State::Gone || source.state() == State::Gone);
             // A failure is told as soon as the job runs on, and only then.

@@ -32,6 +32,8 @@ pub enum Mistake {
     MixesEpochs,
     /// Home tells a straggling source that only the last epoch was granted.
     ForgetsEarlierGrants,
+    /// The source destroys a copy whose memory the job has yet to fetch.
+    DestroysWhatIsLent,
     /// A target that is lost is not noticed.
     WaitsForTheLost,
 }
@@ -110,6 +112,9 @@ pub enum Step {
     /// The source's thread ends.
     Sent(Node),
     SendFails(Node),
+    /// Everything but the memory has been written, and that is handed out from now on.
+    SentLazily(Node),
+    Served(Node),
     /// The target's thread ends.
     Restored(Node),
     ArrivalFails(Node),
@@ -133,6 +138,10 @@ pub struct Place {
     /// Where a move from here goes.
     pub to: Node,
     target: Option<Target>,
+    /// Memory of its copy is on its way to a job that runs elsewhere, or is about to.
+    lends: bool,
+    /// It broke off on its way.
+    is_broken: bool,
     /// By epoch of the stay.
     pub copies: BTreeMap<u64, Copy>,
 }
@@ -141,6 +150,8 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct World {
     mistake: Option<Mistake>,
+    /// Whether memory may follow a job.
+    lazily: bool,
     /// None once home has crashed or given up.
     pub arbiter: Option<Arbiter>,
     pub places: Vec<Place>,
@@ -153,11 +164,19 @@ pub struct World {
 
 impl World {
     /// A cluster of so many nodes; the job runs on node `start`, as if it had moved there.
-    pub fn new(nodes: usize, start: Node, mistake: Option<Mistake>) -> Self {
-        let place =
-            Place { up: true, source: Source::without(), to: 0, target: None, copies: BTreeMap::new() };
+    pub fn new(nodes: usize, start: Node, lazily: bool, mistake: Option<Mistake>) -> Self {
+        let place = Place {
+            up: true,
+            source: Source::without(),
+            to: 0,
+            target: None,
+            lends: false,
+            is_broken: false,
+            copies: BTreeMap::new(),
+        };
         let mut world = Self {
             mistake,
+            lazily,
             arbiter: Some(Arbiter::default()),
             places: vec![place; nodes],
             owner: BTreeMap::from([(1, start)]),
@@ -180,7 +199,15 @@ impl World {
                     let is_out = self.messages.contains(&Message::Luggage { epoch });
                     steps.push(if is_out { Step::Sent(node) } else { Step::SendLuggage(node) });
                     steps.extend([Step::SendFails(node), Step::Overdue(node)]);
+                    if is_out && self.lazily {
+                        steps.push(Step::SentLazily(node));
+                    }
                 }
+                source::State::Lending => {
+                    steps.extend([Step::Served(node), Step::SendFails(node), Step::Overdue(node)]);
+                    steps.extend([Step::Linked(node), Step::Unlinked(node)]);
+                }
+                source::State::Lent => steps.extend([Step::Served(node), Step::SendFails(node)]),
                 source::State::InDoubt => {
                     steps.extend([Step::Overdue(node), Step::Linked(node), Step::Unlinked(node)]);
                 }
@@ -246,7 +273,22 @@ impl World {
                 self.messages.insert(Message::Luggage { epoch });
             }
             Step::Sent(node) => self.source_handles(node, source::Input::Sent),
-            Step::SendFails(node) => self.source_handles(node, source::Input::Failed),
+            Step::SentLazily(node) => {
+                self.places[node].lends = true;
+                self.source_handles(node, source::Input::SentLazily);
+            }
+            Step::Served(node) => {
+                self.places[node].lends = false;
+                self.source_handles(node, source::Input::Served);
+            }
+            Step::SendFails(node) => {
+                // Memory that cannot be fetched any more ends the job where it runs.
+                let is_granted = self.holder() != Some(node);
+                let place = &mut self.places[node];
+                self.excused |= place.lends && is_granted;
+                place.is_broken = std::mem::take(&mut place.lends);
+                self.source_handles(node, source::Input::Failed);
+            }
             Step::Restored(node) => {
                 if let Some(target) = &self.places[node].target {
                     let epoch = target.epoch();
@@ -273,7 +315,8 @@ impl World {
                 self.source_handles(node, source::Input::Ended);
             }
             Step::Crash(node) => {
-                self.excused |= node == 0 || self.holder() == Some(node);
+                let lends = self.places[node].lends;
+                self.excused |= node == 0 || self.holder() == Some(node) || lends;
                 if node == 0 {
                     self.arbiter = None;
                 }
@@ -383,7 +426,8 @@ impl World {
             }
             (Output::Grant(epoch), _) => {
                 // A target that has died since it was ready, and is not known to.
-                self.excused |= !self.places[target(epoch)].up;
+                let from = &self.places[target(before)];
+                self.excused |= !self.places[target(epoch)].up || from.is_broken || from.lends && !from.up;
                 self.tell(&[target(epoch), target(before)], epoch, Fate::Granted);
             }
             (Output::Abort(epoch), _) => self.tell(&[target(epoch), target(before)], epoch, Fate::Aborted),
@@ -448,7 +492,14 @@ impl World {
                         place.copies.insert(held, Copy::Running);
                     }
                 }
-                Action::Resume => drop(place.copies.insert(held, Copy::Running)),
+                Action::Resume => {
+                    (place.lends, place.is_broken) = (false, false);
+                    place.copies.insert(held, Copy::Running);
+                }
+                Action::Lend if self.mistake == Some(Mistake::DestroysWhatIsLent) => {
+                    place.copies.remove(&held);
+                }
+                Action::Lend => {}
                 Action::Destroy if self.mistake == Some(Mistake::KeepsWhatIsGranted) => {
                     place.copies.values_mut().for_each(|copy| *copy = Copy::Running);
                 }
@@ -519,6 +570,10 @@ impl World {
         match copies(Some(Copy::Running)) {
             0 | 1 => {}
             more => return Err(format!("{more} copies run")),
+        }
+        let owed = |place: &&Place| place.lends && !place.copies.contains_key(&place.source.held());
+        if self.places.iter().any(|place| owed(&place)) && !self.excused {
+            return Err("memory is gone that the job has yet to fetch".to_owned());
         }
         if copies(None) == 0 && !self.excused {
             return Err("no copy is left".to_owned());
