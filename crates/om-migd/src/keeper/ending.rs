@@ -9,6 +9,7 @@ use super::run::{Keeper, Side};
 use crate::handover::source;
 use crate::inspect;
 use crate::net::message::{FromHome, ToHome};
+use crate::stdio::TERMINAL_INPUT;
 use crate::stdio::away_input::AwayInput;
 use crate::stdio::inlet::Inlet;
 use crate::stdio::outlet;
@@ -103,6 +104,10 @@ impl Keeper {
         {
             if let (Some(inlet), Some(offset)) = (&home.inlets[0], home.input_read) {
                 inlet.give_back(offset);
+            }
+            // What is typed from now on is for the shell, also if something of the job lives on.
+            if let Some(terminal) = &home.inlets[TERMINAL_INPUT] {
+                terminal.finish();
             }
             home.tell_deputy(&Reply::Exited { status, usage });
             home.deputy = None;
