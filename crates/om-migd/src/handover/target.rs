@@ -98,8 +98,10 @@ pub fn step(state: State, input: Input) -> (State, &'static [Action]) {
         (Input::Failed, Preparing | Receiving) => (Gone, &[AskAbort, Destroy]),
         (Input::Built | Input::Restored | Input::Failed, Stopping) => (Gone, &[Destroy]),
         (Input::Granted, Ready) => (Here, &[Run]),
-        (Input::Aborted | Input::HomeDead, Preparing | Receiving) => (Stopping, &[Unblock]),
-        (Input::Aborted | Input::HomeDead, Ready) => (Gone, &[Destroy]),
+        (Input::Aborted, Preparing | Receiving) => (Stopping, &[Unblock]),
+        (Input::Aborted, Ready) => (Gone, &[Destroy]),
+        // A thread may wait for files of home for ever.
+        (Input::HomeDead, Preparing | Receiving | Stopping | Ready) => (Gone, &[Destroy]),
         (Input::Linked, Ready) => (Ready, &[SayReady]),
         (
             Input::Built
