@@ -41,7 +41,7 @@ impl Link {
         let begin = Instant::now();
         let connected = loop {
             match UnixStream::connect(path) {
-                Err(error) if error.kind() == ErrorKind::ConnectionRefused && begin.elapsed() < PATIENCE => {
+                Err(error) if may_be_restarting(path, error.kind()) && begin.elapsed() < PATIENCE => {
                     sleep(TRY_EVERY);
                 }
                 other => break other,
@@ -151,6 +151,15 @@ impl Link {
     /// Whether something waits to be sent.
     pub fn has_more(&self) -> bool {
         !self.outbox.is_empty()
+    }
+}
+
+/// An om-migd that is killed leaves its socket behind, one that is told to stop only the socket's directory.
+fn may_be_restarting(socket: &Path, error: ErrorKind) -> bool {
+    match error {
+        ErrorKind::ConnectionRefused => true,
+        ErrorKind::NotFound => socket.parent().is_some_and(Path::is_dir),
+        _ => false,
     }
 }
 
