@@ -180,3 +180,73 @@ impl Books {
         self.wrongs
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use om_sched::policy::Registry;
+
+    use super::*;
+    use crate::setup::{Brain, Setup};
+    use crate::workload::{Arrival, Shape};
+
+    const NOW: Nanos = 10_000_000_000;
+    const JOB: Arrival =
+        Arrival { at: 0, node: 0, work_s: 100.0, threads: 1, rss_bytes: 1 << 20, rhythm: None };
+
+    /// Job 0 runs on node 0 of two, both heard a moment ago, and something about it is wrong.
+    fn with<T>(wrong: impl FnOnce(&mut World<'_>), look: impl FnOnce(&World<'_>) -> T) -> T {
+        let setup = Setup::new(vec![Shape { cpus: 1, speed: 1.0, memory_bytes: 1 << 30 }; 2]);
+        let workload = [JOB];
+        let brain = Brain::named("none", Registry::stock(), &setup).unwrap();
+        let mut world = World::new(&setup, &workload, brain, 1);
+        world.jobs.push(Some(Box::new(Job::new(JOB))));
+        world.begin(0, 0);
+        world.now = NOW;
+        for node in &mut world.nodes {
+            node.reported = Some(NOW);
+        }
+        wrong(&mut world);
+        look(&world)
+    }
+
+    fn of_a_move(wrong: impl FnOnce(&mut World<'_>)) -> Vec<String> {
+        with(wrong, |world| world.wrongs(0, 0, 1))
+    }
+
+    fn in_the_books(wrong: impl FnOnce(&mut World<'_>)) -> usize {
+        with(wrong, |world| Books::of(world).wrongs(world).len())
+    }
+
+    #[test]
+    fn a_move_that_must_not_be_is_found_out() {
+        assert_eq!(of_a_move(|_| ()), Vec::<String>::new());
+        assert_eq!(with(|_| (), |world| world.wrongs(0, 0, 0)), ["job 0 is on node 0 already"]);
+        let found = of_a_move(|world| world.freeze(0, 1, 0));
+        assert_eq!(found, ["job 0 is in two moves"]);
+        let found = of_a_move(|world| world.jobs[0].as_mut().unwrap().arrived = Some(NOW - 1));
+        assert_eq!(found, ["job 0 moves on before its cool-down is over"]);
+        let found = of_a_move(|world| world.nodes[1].reported = Some(NOW - 4_000_000_000));
+        assert_eq!(found, ["node 1 is a target although nobody can have heard of it"]);
+        let found = of_a_move(|world| world.nodes[1].blocked = Some(NOW - 1_000_000_000));
+        assert_eq!(found, ["node 1 is a target although it is blocked"]);
+        let found = of_a_move(|world| world.nodes[1].guests = GUEST_LIMIT);
+        assert_eq!(found, ["node 1 has more guests than it takes"]);
+        let found = of_a_move(|world| world.nodes[1].memory_used_bytes = 1 << 30);
+        assert_eq!(found, ["job 0 does not fit node 1"]);
+    }
+
+    #[test]
+    fn books_that_do_not_balance_are_found_out() {
+        assert_eq!(in_the_books(|_| ()), 0);
+        assert_eq!(in_the_books(|world| world.freeze(0, 1, 0)), 0);
+        assert!(in_the_books(|world| world.nodes[0].guests += 1) > 0);
+        assert!(in_the_books(|world| world.nodes[0].own_jobs += 1) > 0);
+        assert!(in_the_books(|world| world.nodes[1].memory_used_bytes += 1) > 0);
+        assert!(in_the_books(|world| world.nodes[0].entries.push(0)) > 0);
+        assert!(in_the_books(|world| world.nodes[1].entries.push(0)) > 0);
+        assert!(in_the_books(|world| world.nodes[0].entries.clear()) > 0);
+        assert!(in_the_books(|world| world.nodes[0].is_alive = false) > 0);
+        assert!(in_the_books(|world| world.jobs[0] = None) > 0);
+        assert!(in_the_books(|world| world.left = 0) > 0);
+    }
+}

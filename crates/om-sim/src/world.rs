@@ -291,7 +291,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn begin(&mut self, pid: u32, node: u32) {
+    pub(crate) fn begin(&mut self, pid: u32, node: u32) {
         let Arrival { node: home, threads, rss_bytes, .. } = self.workload[pid as usize];
         if node != home {
             self.nodes[node as usize].inbound -= threads;

@@ -6,7 +6,7 @@ use super::{Anchor, Canvas, MARGIN, WIDTH, ticks};
 use crate::chronicle::{Chronicle, Stay};
 use crate::clock::seconds;
 
-const LEFT: f64 = 80.0;
+const LEFT: f64 = 96.0;
 /// As high as the rows of few, and of many nodes get together.
 const HEIGHT: f64 = 640.0;
 const ROW: f64 = 26.0;
