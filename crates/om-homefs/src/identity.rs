@@ -25,10 +25,28 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Does `work` in a thread that acts as this identity on files. What it waits for, the caller waits for.
+    ///
+    /// # Errors
+    /// If the thread cannot be started or cannot become this identity; then `work` was not begun.
+    pub fn act<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let acting = || {
+                self.assume()?;
+                Ok(work())
+            };
+            let thread =
+                std::thread::Builder::new().name("as the user".into()).spawn_scoped(scope, acting)?;
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread that acts as the user broke off")))
+        })
+    }
+
     /// Makes the calling thread act as this identity on files, until the thread ends.
     ///
     /// On an error the thread may have changed in part and must not execute anything.
-    pub(crate) fn assume(&self) -> io::Result<()> {
+    pub fn assume(&self) -> io::Result<()> {
         unshare(CloneFlags::CLONE_FS)?;
         umask(Mode::empty());
         sys::set_groups(&self.groups)?;

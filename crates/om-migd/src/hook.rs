@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, waitpid};
 
-use crate::nest::ROOT;
+use crate::nest::{self, ROOT};
 use crate::sys;
 
 /// The variable by which CRIU tells a script what it is about to do.
@@ -24,7 +24,9 @@ pub const CGROUP: &str = "OM_CGROUP";
 pub fn main(action: &str) -> i32 {
     let result = match action {
         "setup-namespaces" => init_pid().and_then(|pid| mount_proc(&pid)),
-        "post-restore" => init_pid().and_then(|pid| enter_cgroup(&pid, &cgroup())),
+        "post-restore" => {
+            init_pid().and_then(|pid| enter_cgroup(&pid, &cgroup())).and_then(|()| nest::follow_symlinks())
+        }
         "pre-resume" => fs::write(cgroup().join("cgroup.freeze"), "1"),
         _ => Ok(()),
     };

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod nest;
 pub mod net;
 pub mod passing;
+pub mod peer;
 pub mod snapshot;
 pub mod stay;
 pub mod stdio;

@@ -10,7 +10,7 @@
 //! /run/criu.kdat   what CRIU found out about this kernel, from the node's cache
 //! /run/om-init     PID 1 of the job
 //! /run/om-img      images of a move
-//! /run/om-root     the job's root: dev/pts, dev/shm and proc are its own
+//! /run/om-root     the job's root: dev/pts, dev/shm and proc are its own; of a guest also the rest of dev
 //! ```
 //!
 //! A helper process (`om-migd nest`, one thread, asked over descriptor 3) makes it, hands its descriptors to the
@@ -45,6 +45,18 @@ pub const INIT: &str = "/run/om-init";
 const STAGE: &str = "/run/om/stage";
 /// CRIU's cache of kernel facts, made once by om-migd.
 pub const KERNEL_FACTS: &str = "/run/om/criu.kdat";
+/// The devices that a guest finds.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// The links in a guest's `/dev`.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+/// Attributes of a mount, from `linux/mount.h`: nothing is written, no symbolic link is followed.
+const MOUNT_ATTR_RDONLY: u64 = 0x1;
+const MOUNT_ATTR_NOSYMFOLLOW: u64 = 0x0020_0000;
 /// The longest request: a command line and an environment.
 const MAX_REQUEST: usize = 8 << 20;
 
@@ -91,6 +103,12 @@ pub struct Launch {
     pub cpus: Vec<u32>,
     /// Signals ignored, bit n-1 for signal n.
     pub ignored_signals: u64,
+    /// The capabilities that a program of the job may ever have, as a mask.
+    pub bounding: u64,
+    /// Set-user-id programs gain nothing.
+    pub no_new_privileges: bool,
+    /// How much the kernel prefers it when it has to kill for memory.
+    pub oom_score: i32,
     /// The job's cgroup v2 directory.
     pub cgroup: PathBuf,
 }
@@ -289,11 +307,11 @@ fn mount_everything(request: &Request, device: Option<OwnedFd>, socket: &UnixStr
             // The mount ends with the keeper's session only if nobody else has the device open.
             drop(device);
             send_frame(socket, &Reply::Mounted, &[])?;
-            for directory in ["/dev", "/sys"] {
-                let target = on(directory);
-                let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-                attempt(&target, mount(Some(directory), target.as_str(), NONE, flags, NONE))?;
-            }
+            let sys = on("/sys");
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+            attempt(&sys, mount(Some("/sys"), sys.as_str(), NONE, flags, NONE))?;
+            change_mounts("/sys", MOUNT_ATTR_RDONLY, 0)?;
+            mount_devices()?;
         }
         _ => return Err(io::Error::other("a home file system without its device")),
     }
@@ -306,7 +324,44 @@ fn mount_everything(request: &Request, device: Option<OwnedFd>, socket: &UnixStr
     let (from, to) = (on("/dev/pts/ptmx"), on("/dev/ptmx"));
     attempt(&to, mount(Some(from.as_str()), to.as_str(), NONE, MsFlags::MS_BIND, NONE))?;
     let shm = on("/dev/shm");
-    attempt(&shm, mount(Some("om"), shm.as_str(), Some("tmpfs"), plain, Some("mode=1777")))
+    attempt(&shm, mount(Some("om"), shm.as_str(), Some("tmpfs"), plain, Some("mode=1777")))?;
+    // CRIU opens the files of a job as root, by the names that they had when it was dumped. The user may have put a
+    // symbolic link there since, to a file that is none of his.
+    if request.launch.is_none() { change_mounts("", MOUNT_ATTR_NOSYMFOLLOW, 0) } else { Ok(()) }
+}
+
+/// Lets symbolic links below the job's root be followed again: for a job that has been restored.
+pub fn follow_symlinks() -> io::Result<()> {
+    change_mounts("", 0, MOUNT_ATTR_NOSYMFOLLOW)
+}
+
+/// Changes attributes of the mount at this path of the job's root, and of those below it.
+fn change_mounts(path: &str, set: u64, clear: u64) -> io::Result<()> {
+    let path = format!("{ROOT}{path}");
+    let target = CString::new(path.as_str())?;
+    sys::change_mounts(&target, set, clear)
+        .map_err(|error| at("cannot change the mount", Path::new(&path), &error))
+}
+
+/// A guest's `/dev`: what is the same everywhere. The node's own devices are none of its business.
+fn mount_devices() -> io::Result<()> {
+    const NONE: Option<&str> = None;
+    let dev = format!("{ROOT}/dev");
+    let flags = MsFlags::MS_NOSUID;
+    attempt(&dev, mount(Some("om"), dev.as_str(), Some("tmpfs"), flags, Some("mode=0755,size=64k")))?;
+    for directory in ["pts", "shm"] {
+        fs::create_dir(format!("{dev}/{directory}"))?;
+    }
+    File::create(format!("{dev}/ptmx"))?;
+    for (name, to) in DEVICE_LINKS {
+        std::os::unix::fs::symlink(to, format!("{dev}/{name}"))?;
+    }
+    for name in DEVICES {
+        let (from, to) = (format!("/dev/{name}"), format!("{dev}/{name}"));
+        File::create(&to)?;
+        attempt(&to, mount(Some(from.as_str()), to.as_str(), NONE, MsFlags::MS_BIND, NONE))?;
+    }
+    Ok(())
 }
 
 fn attempt(path: &str, result: nix::Result<()>) -> io::Result<()> {
@@ -353,6 +408,9 @@ fn try_become_job(
     fs::write(launch.cgroup.join("cgroup.procs"), "0")
         .map_err(|error| at("cannot enter the cgroup", &launch.cgroup, &error))?;
     let init = File::open(INIT)?;
+    // Lower than ours takes CAP_SYS_RESOURCE, which containers lack; the caller's is seldom that.
+    let _ = fs::write("/proc/self/oom_score_adj", launch.oom_score.to_string());
+    sys::leave_session_keyring();
 
     if !launch.cpus.is_empty() {
         let _ = nix::sched::sched_setaffinity(Pid::from_raw(0), &sys::cpu_set(&launch.cpus));
@@ -365,6 +423,7 @@ fn try_become_job(
     place_streams(launch, fds, terminal)?;
     limits::apply(&launch.limits)?;
     let who = &launch.credentials;
+    sys::limit_capabilities(launch.bounding)?;
     let groups: Vec<Gid> = who.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     nix::unistd::setgroups(&groups)?;
     let (uid, gid) = (Uid::from_raw(who.uid), Gid::from_raw(who.gid));
@@ -382,6 +441,9 @@ fn try_become_job(
     let env = launch.env.iter().map(|v| CString::new(v.as_slice())).collect::<Result<Vec<_>, _>>()?;
     let argv: Vec<_> = argv.iter().map(CString::as_c_str).collect();
     let env: Vec<_> = env.iter().map(CString::as_c_str).collect();
+    if launch.no_new_privileges {
+        nix::sys::prctl::set_no_new_privs()?;
+    }
     sys::reset_signals(launch.ignored_signals);
     sys::close_on_exec(4);
     if let Some((gate, failure)) = gate {

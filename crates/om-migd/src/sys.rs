@@ -223,6 +223,99 @@ pub fn resize_window(tty: BorrowedFd<'_>, rows: u16, columns: u16) -> io::Result
     Ok(())
 }
 
+/// The supplementary groups of the process at the other end of a Unix socket, as they were when it connected.
+pub fn peer_groups(socket: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let mut groups = vec![0_u32; 32];
+    loop {
+        let bytes = size_of_val(groups.as_slice());
+        let mut size = libc::socklen_t::try_from(bytes).map_err(io::Error::other)?;
+        // SAFETY: the kernel writes at most `size` bytes into a buffer that has as many, and sets `size`.
+        let result = check(unsafe {
+            let (to, size) = (groups.as_mut_ptr().cast(), &raw mut size);
+            libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERGROUPS, to, size)
+        });
+        let count = size as usize / size_of::<u32>();
+        match result {
+            Ok(_) => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            Err(error) if error.raw_os_error() == Some(libc::ERANGE) && count > groups.len() => {
+                groups.resize(count, 0);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Takes from this process's bounding set, for good, every capability that is not in `kept`.
+pub fn limit_capabilities(kept: u64) -> io::Result<()> {
+    for capability in 0..64 {
+        // SAFETY: plain numbers. The first unknown capability is refused.
+        match unsafe { libc::prctl(libc::PR_CAPBSET_READ, capability, 0, 0, 0) } {
+            1 if kept >> capability & 1 == 0 => {
+                // SAFETY: as above; changes this thread alone.
+                check(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) })?;
+            }
+            0 | 1 => {}
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+/// Gives this process a session keyring of its own, empty, so that its children possess nothing of its parent's.
+pub fn leave_session_keyring() {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    // SAFETY: no name, so nothing is read. A kernel without keyrings has nothing to leave.
+    unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
+}
+
+/// Keeps this process and all of its children to come from connecting to abstract Unix sockets of others, by Landlock.
+/// False if this kernel cannot do that (it can from Linux 6.12 on). The calling thread must be the only one.
+pub fn scope_abstract_sockets() -> io::Result<bool> {
+    const VERSION: u32 = 1;
+    const ABI_WITH_SCOPES: i64 = 6;
+    /// File system rights and ports that it decides on: none; then the scopes.
+    const ATTRIBUTES: [u64; 3] = [0, 0, 1];
+    // SAFETY: asks for the version of the interface; nothing is read.
+    let abi =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u64>(), 0, VERSION) };
+    if abi < ABI_WITH_SCOPES {
+        return Ok(false);
+    }
+    // SAFETY: `struct landlock_ruleset_attr` is three 64-bit numbers in this version; the kernel only reads it.
+    let rules = unsafe {
+        let (attributes, size) = (ATTRIBUTES.as_ptr(), size_of_val(&ATTRIBUTES));
+        libc::syscall(libc::SYS_landlock_create_ruleset, attributes, size, 0)
+    };
+    let rules = inherited(check(libc::c_int::try_from(rules).map_err(io::Error::other)?)?);
+    // SAFETY: plain numbers.
+    let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) };
+    check(libc::c_int::try_from(result).map_err(io::Error::other)?).map(|_| true)
+}
+
+/// Sets and clears attributes (`MOUNT_ATTR_…`) of the mount at `path` and of all below it.
+pub fn change_mounts(path: &CStr, set: u64, clear: u64) -> io::Result<()> {
+    const RECURSIVE: libc::c_int = 0x8000;
+    // Neither propagation nor a user namespace.
+    let attributes = [set, clear, 0, 0];
+    // SAFETY: `struct mount_attr` is four 64-bit numbers; the kernel reads them and the path.
+    let result = unsafe {
+        let (attributes, size) = (attributes.as_ptr(), size_of_val(&attributes));
+        libc::syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, path.as_ptr(), RECURSIVE, attributes, size)
+    };
+    check(libc::c_int::try_from(result).map_err(io::Error::other)?).map(drop)
+}
+
+/// Whether this thread's file system ids and capabilities allow this access (`R_OK`, `W_OK`…) to an open file.
+pub fn access(file: BorrowedFd<'_>, mode: libc::c_int) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | libc::AT_EACCESS;
+    // SAFETY: an empty path that lives for ever, and plain numbers.
+    let result = unsafe { libc::syscall(libc::SYS_faccessat2, file.as_raw_fd(), c"".as_ptr(), mode, flags) };
+    check(libc::c_int::try_from(result).map_err(io::Error::other)?).map(drop)
+}
+
 /// Enters a pid namespace (for the children to come).
 pub fn enter_pid_namespace(fd: BorrowedFd<'_>) -> io::Result<()> {
     setns(fd, CloneFlags::CLONE_NEWPID).map_err(io::Error::from)

@@ -31,6 +31,12 @@ pub struct Config {
     pub guest_limit: u32,
     /// How many jobs may be started here, wherever they run.
     pub job_limit: u32,
+    /// How many of them may be one user's; root's do not count.
+    pub user_job_limit: u32,
+    /// The users who may start jobs, besides root; everybody if no user and no group is named.
+    pub allow_users: Vec<String>,
+    /// The groups whose members may start jobs.
+    pub allow_groups: Vec<String>,
     /// The least user id of a guest.
     pub min_uid: u32,
     /// Whether root's jobs may come as guests.
@@ -58,6 +64,9 @@ impl Default for Config {
             group: "om".into(),
             guest_limit: 64,
             job_limit: 1000,
+            user_job_limit: 200,
+            allow_users: Vec::new(),
+            allow_groups: Vec::new(),
             min_uid: 1000,
             allow_root: false,
             grace_s: 60,

@@ -32,13 +32,15 @@ pub struct KeeperSocket {
     pub socket: UnixStream,
     /// The job, once it is known.
     pub job: Option<JobId>,
+    /// The user who started it here.
+    pub started_by: Option<u32>,
     buffer: Vec<u8>,
 }
 
 impl KeeperSocket {
     fn new(socket: UnixStream) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket, job: None, buffer: Vec::new() })
+        Ok(Self { socket, job: None, started_by: None, buffer: Vec::new() })
     }
 
     /// Starts a keeper for this connection.

@@ -88,12 +88,21 @@ impl Node {
     }
 }
 
+/// An open file: what it says, and who opened it. As with other files the right to write is that of who opened it, not of the
+/// program that it was given to as stdout.
+struct Opened {
+    content: Vec<u8>,
+    uid: u32,
+    /// Root, or a member of the group.
+    administers: bool,
+}
+
 /// The file system.
 struct OmFiles {
     jobs: Jobs,
     access: Access,
     started: SystemTime,
-    open: Mutex<HashMap<u64, Vec<u8>>>,
+    open: Mutex<HashMap<u64, Opened>>,
     next_handle: AtomicU64,
 }
 
@@ -220,13 +229,15 @@ impl OmFiles {
         }
     }
 
-    fn change(&self, node: Node, text: &[u8], caller: &Request) -> Result<(), Errno> {
+    fn change(&self, node: Node, handle: FileHandle, text: &[u8]) -> Result<(), Errno> {
         let text = std::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
-        let (uid, gid, pid) = (caller.uid(), caller.gid(), caller.pid());
+        let (uid, administers) = {
+            let open = self.open.lock().map_err(|_| Errno::EIO)?;
+            let opened = open.get(&handle.0).ok_or(Errno::EBADF)?;
+            (opened.uid, opened.administers)
+        };
         match node {
-            Node::Switch(_) | Node::MoreAdmin(_) if !self.access.may_administer(uid, gid, pid) => {
-                Err(Errno::EPERM)
-            }
+            Node::Switch(_) | Node::MoreAdmin(_) if !administers => Err(Errno::EPERM),
             Node::Switch(index) => {
                 self.jobs.lock().set_switch(index, parse_switch(text)?);
                 Ok(())
@@ -240,7 +251,7 @@ impl OmFiles {
                 let job = jobs.by_pid(entry).cloned().ok_or(Errno::ESRCH)?;
                 let parsed: Result<MoveRequest, _> = text.parse();
                 match FILES[file] {
-                    _ if !self.access.may_change(job.uid, uid, gid, pid) => Err(Errno::EPERM),
+                    _ if uid != job.uid && !administers => Err(Errno::EPERM),
                     "where" => {
                         let request = parsed.map_err(|_| Errno::EINVAL)?;
                         jobs.request_move(&job, request).map_err(|errno| Errno::from_i32(errno as i32))
@@ -311,7 +322,7 @@ impl Filesystem for OmFiles {
         }
     }
 
-    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, request: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let Some(node) = Node::from_number(number) else { return reply.error(Errno::ENOENT) };
         let writes = flags.acc_mode() != fuser::OpenAccMode::O_RDONLY;
         let read_only = match node {
@@ -325,7 +336,9 @@ impl Filesystem for OmFiles {
         let Some(content) = self.content(node) else { return reply.error(Errno::ENOENT) };
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         if let Ok(mut open) = self.open.lock() {
-            open.insert(handle, content.into_bytes());
+            let (uid, gid, pid) = (request.uid(), request.gid(), request.pid());
+            let administers = writes && self.access.may_administer(uid, gid, pid);
+            open.insert(handle, Opened { content: content.into_bytes(), uid, administers });
         }
         reply.opened(FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO);
     }
@@ -342,7 +355,8 @@ impl Filesystem for OmFiles {
         reply: ReplyData,
     ) {
         let open = self.open.lock();
-        let content = open.as_ref().ok().and_then(|open| open.get(&handle.0)).map_or(&[][..], Vec::as_slice);
+        let content =
+            open.as_ref().ok().and_then(|open| open.get(&handle.0)).map_or(&[][..], |file| &file.content);
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
         let end = start.saturating_add(usize::try_from(size).unwrap_or(0)).min(content.len());
         reply.data(&content[start..end]);
@@ -350,9 +364,9 @@ impl Filesystem for OmFiles {
 
     fn write(
         &self,
-        request: &Request,
+        _: &Request,
         number: INodeNo,
-        _: FileHandle,
+        handle: FileHandle,
         _: u64,
         data: &[u8],
         _: WriteFlags,
@@ -364,7 +378,7 @@ impl Filesystem for OmFiles {
         if data.len() > LONGEST_WRITE {
             return reply.error(Errno::EINVAL);
         }
-        match self.change(node, data, request) {
+        match self.change(node, handle, data) {
             Ok(()) => reply.written(u32::try_from(data.len()).unwrap_or(0)),
             Err(errno) => reply.error(errno),
         }

@@ -19,7 +19,7 @@ use om_proto::frame;
 use om_proto::key::KeyFile;
 use signal_hook::consts::{SIGCHLD, SIGINT, SIGTERM};
 
-use super::access::Access;
+use super::access::{Access, Starters};
 use super::config::Config;
 use super::jobs::{Job, Jobs};
 use super::keepers::{self, KeeperSocket};
@@ -29,6 +29,7 @@ use super::omfiles;
 use crate::cgroup::Cgroup;
 use crate::net::preamble::{JobId, Preamble, Purpose};
 use crate::passing::send_frame;
+use crate::peer::Peer;
 use crate::snapshot::{self, Birth, Cause, Command, News};
 use crate::{cgroup, criu, nest};
 
@@ -48,7 +49,7 @@ const MOST_UNPROVEN: usize = 32;
 struct Daemon {
     poll: Poll,
     jobs: Jobs,
-    job_limit: usize,
+    starters: Starters,
     birth: Birth,
     control: UnixListener,
     listeners: Vec<TcpListener>,
@@ -125,7 +126,7 @@ pub fn run(config: &Config) -> io::Result<()> {
     let mut daemon = Daemon {
         poll: Poll::new()?,
         jobs,
-        job_limit: usize::try_from(config.job_limit).unwrap_or(usize::MAX),
+        starters: Starters::of(config),
         birth,
         control,
         listeners,
@@ -244,14 +245,12 @@ impl Daemon {
 
     fn start_job(&mut self, deputy: &UnixStream) -> io::Result<()> {
         deputy.set_nonblocking(false)?;
-        if self.keepers.len() >= self.job_limit {
-            return Err(io::Error::other(format!(
-                "there are {} jobs on this node already (job-limit)",
-                self.job_limit
-            )));
-        }
+        let who = Peer::of(deputy)?.credentials;
+        let of_user = self.keepers.values().filter(|keeper| keeper.started_by == Some(who.uid)).count();
+        self.starters.admit(&who, self.keepers.len(), of_user).map_err(io::Error::other)?;
         let birth = Birth { cause: Cause::Start, ..self.birth.clone() };
-        let keeper = KeeperSocket::start(&birth, deputy.as_fd())?;
+        let mut keeper = KeeperSocket::start(&birth, deputy.as_fd())?;
+        keeper.started_by = Some(who.uid);
         self.add_keeper(keeper)
     }
 
@@ -363,6 +362,7 @@ impl Daemon {
             News::Job(snapshot) => {
                 let job: JobId = snapshot.job;
                 keeper.job = Some(job);
+                keeper.started_by = snapshot.own.then_some(snapshot.uid);
                 match keeper.socket.try_clone() {
                     Ok(socket) => {
                         let entry = Job { keeper: socket, snapshot: Some(*snapshot) };

@@ -11,6 +11,7 @@ use om_proto::cpu::Cpu;
 use om_proto::frame;
 use om_proto::omfs::MoveResult;
 
+use super::customs;
 use super::event::Event;
 use super::files::Connector;
 use super::guest::Guest;
@@ -251,6 +252,7 @@ impl Keeper {
         if let Side::Guest(guest) = &mut self.side {
             guest.files = files;
         }
+        let at_home = matches!(self.side, Side::Home(_));
         let name = format!("om-{}-{epoch}", self.spec.id);
         let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
         threads::spawn("receive", move || {
@@ -292,6 +294,10 @@ impl Keeper {
                     error.to_string()
                 })?;
                 log::debug!("restored {:?} after the luggage came", luggage_came.elapsed());
+                if let Err(reason) = customs::inspect(&residence.cgroup, &spec.credentials, at_home) {
+                    residence.destroy();
+                    return Err(reason);
+                }
                 if let Some((settings, rows, columns)) = &luggage.terminal {
                     let set = residence.set_terminal_state(&settings.0, *rows, *columns);
                     set.map_err(|error| {

@@ -57,12 +57,19 @@ pub fn main() -> i32 {
 /// None if there is nothing to keep.
 fn begin(daemon: &UnixStream) -> io::Result<Option<Keeper>> {
     sys::become_subreaper()?;
+    sys::leave_session_keyring();
     let (birth, mut fds): (Birth, _) = receive_frame(daemon, snapshot::MAX_FRAME)?;
     let connection = fds.pop().ok_or_else(|| io::Error::other("born without a connection"))?;
     send_frame(daemon, &News::Version(snapshot::VERSION), &[])?;
     match birth.cause {
         Cause::Start => start(daemon, birth, &UnixStream::from(connection)).map(Some),
-        Cause::Arrival(job) => arrival(daemon, birth, job, TcpStream::from(connection)).map(Some),
+        Cause::Arrival(job) => {
+            // What a guest's CRIU says to its processes through such sockets goes on inside.
+            if !sys::scope_abstract_sockets()? {
+                log::debug!("this kernel cannot keep guests from its abstract Unix sockets");
+            }
+            arrival(daemon, birth, job, TcpStream::from(connection)).map(Some)
+        }
         Cause::Absence(job) => {
             inquiry::answer_for_nobody(&identity(&birth)?, job, TcpStream::from(connection))?;
             Ok(None)
@@ -145,6 +152,9 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         limits: caller.limits,
         cpus: caller.cpus.clone(),
         ignored_signals: request.ignored_signals,
+        bounding: caller.bounding,
+        no_new_privileges: caller.no_new_privileges,
+        oom_score: caller.oom_score,
         // Each node has its own.
         cgroup: Default::default(),
     };

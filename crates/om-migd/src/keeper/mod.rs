@@ -11,6 +11,7 @@ mod arrive;
 mod begin;
 mod birth;
 pub mod caller;
+mod customs;
 mod depart;
 mod ending;
 pub mod event;

@@ -39,6 +39,8 @@ pub struct Process {
     /// Real, effective and saved.
     uids: [u32; 3],
     gids: [u32; 3],
+    /// The capabilities that it may use, as a mask.
+    capabilities: u64,
 }
 
 impl Process {
@@ -70,6 +72,7 @@ impl Process {
             tracer: number("TracerPid")?,
             uids: ids("Uid")?,
             gids: ids("Gid")?,
+            capabilities: u64::from_str_radix(field("CapPrm")?, 16).ok()?,
         })
     }
 
@@ -115,6 +118,9 @@ pub fn check(process: &Process, job: &Job<'_>, findings: &mut Findings) -> bool 
             findings
                 .add("ids", || format!("{process} has {kind} {other}, but the job is of {kind} {}", own[0]));
         }
+    }
+    if job.init.uids[0] != 0 && process.capabilities != 0 {
+        findings.add("ids", || format!("{process} has capabilities, which its user has not"));
     }
     for task in std::iter::once(process.pid).chain(process.other_threads()) {
         let policy = sys::scheduling_policy(task).map(|policy| policy & !RESET_ON_FORK);
@@ -186,11 +192,12 @@ mod tests {
     #[test]
     fn a_status_file_is_understood() {
         let text = "Name:\tpython3\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t390\nPid:\t390\nPPid:\t383\nTracerPid:\t7\n\
-            Uid:\t1001\t0\t1001\t0\nGid:\t100\t100\t100\t100\nFDSize:\t64\nNSpid:\t390\t2\nThreads:\t3\n";
+            Uid:\t1001\t0\t1001\t0\nGid:\t100\t100\t100\t100\nFDSize:\t64\nCapPrm:\t0000000000000400\nNSpid:\t390\t2\nThreads:\t3\n";
         let process = parse(text).unwrap();
         assert_eq!((process.pid.as_raw(), process.inner_pid, process.parent.as_raw()), (390, 2, 383));
         assert_eq!((process.state, process.threads, process.tracer), ('S', 3, 7));
         assert_eq!((process.uids, process.gids), ([1001, 0, 1001], [100, 100, 100]));
+        assert_eq!(process.capabilities, 0x400);
         assert_eq!(process.to_string(), "python3 (pid 390)");
     }
 

@@ -1,0 +1,304 @@
+#!/bin/bash
+# A guest gets at nothing of the node where it is, whatever it tries, and nobody gets at more through a job than he had
+# without it.
+
+# shellcheck disable=SC2016 # the shells on the hosts fill it in
+# shellcheck source-path=SCRIPTDIR/../..
+source tests/lab/lib.sh
+
+readonly NOBODY=(setpriv --reuid nobody --regid nogroup --clear-groups)
+
+main() {
+    start_lab 2 om-migd
+    lay_out
+
+    try "a job has its caller's groups, capabilities, limits and privileges, no more" as_the_caller
+    try "what confines a caller and cannot confine its job is a reason to refuse" confined_callers
+    try "who is not allowed starts no job, and nobody too many" starters
+    try "the right to write an om file is that of who opened it" opened_by_another
+    try "a guest reaches nothing of its node" hostile_guest
+    try "a guest reaches nothing of another guest" two_guests
+    try "a name that leads elsewhere by now opens nothing, at home or away" swapped_names
+    try "a guest of another user id than was offered never runs" false_images
+}
+
+# What a guest would like to have.
+lay_out() {
+    local host
+    for host in h1 h2; do
+        on "$host" sh -c 'umask 077; printf %0100d 7 >/var/lib/om/secret'
+    done
+    on h1 sh -c 'cp "$(command -v id)" /srv/suid && chmod 4755 /srv/suid'
+    on h2 bash -euc 'touch /dev/shm/om-test
+        mkdir "$2/om-test-users"
+        chown --recursive "$1" /dev/shm/om-test "$2/om-test-users"' bash "$OM_USER" "$(own_cgroup h2)"
+    on -d --user "$OM_USER" h2 python3 -c 'import ctypes, os, signal, socket
+libc, librt = ctypes.CDLL(None), ctypes.CDLL("librt.so.1")
+libc.shmget(0x6F6D, 4096, 0o1600)
+librt.mq_open(b"/om-test-queue", os.O_CREAT | os.O_RDWR, 0o600, None)
+s = socket.socket(socket.AF_UNIX)
+s.bind("\0om-test-abstract")
+s.listen()
+signal.pause()' >/dev/null
+    until_ok on h2 grep --quiet om-test-abstract /proc/net/unix
+    on -d h2 python3 -c 'import os, signal, socket
+s = socket.socket(socket.AF_UNIX)
+s.bind("/run/om-test.sock")
+os.chmod("/run/om-test.sock", 0o666)
+s.listen()
+signal.pause()' >/dev/null
+}
+
+# The cgroup v2 directory of a host, as the host sees it.
+own_cgroup() { # HOST
+    on "$1" bash -euc 'read -r _ directory _ < <(grep " cgroup2 " /proc/mounts)
+        echo "$directory$(sed -n "s/^0:://p" /proc/self/cgroup)"'
+}
+
+# Runs CMD as the ordinary user on h1, with these options of setpriv.
+with_privileges() { # OPTIONS CMD…
+    # shellcheck disable=SC2086 # several options
+    on h1 bash -c 'cd /srv && exec setpriv --reuid "$1" --regid "$1" "${@:2}"' bash "$OM_USER" $1 "${@:2}"
+}
+
+as_the_caller() {
+    is groups "$(with_privileges --clear-groups om run id -G)" "$(id -g "$OM_USER")"
+    is groups "$(with_privileges '--groups 4242' om run id -G)" "$(id -g "$OM_USER") 4242"
+    is no_new_privs "$(with_privileges '--clear-groups --no-new-privs' om run sh -c 'grep NoNewPrivs /proc/self/status')" $'NoNewPrivs:\t1'
+    is no_new_privs "$(with_privileges --clear-groups om run sh -c 'grep NoNewPrivs /proc/self/status')" $'NoNewPrivs:\t0'
+    local status
+    for status in Uid CapInh CapPrm CapEff CapBnd CapAmb; do
+        is "$status" "$(with_privileges '--clear-groups --bounding-set -net_raw' om run grep "^$status" /proc/self/status)" \
+            "$(with_privileges '--clear-groups --bounding-set -net_raw' grep "^$status" /proc/self/status)"
+    done
+    is 'open files' "$(as_user h1 bash -c 'ulimit -n 50; om run sh -c "ulimit -Hn; ulimit -n 51"' 2>/dev/null || :)" 50
+    is nice "$(as_user h1 nice -n 5 om run nice)" 5
+    is oom_score_adj "$(as_user h1 sh -c 'echo 300 >/proc/self/oom_score_adj; om run cat /proc/self/oom_score_adj')" 300
+    is 'set-user-id at home' "$(as_user h1 om run ./suid -u)" 0
+    is 'set-user-id without privileges' "$(with_privileges '--clear-groups --no-new-privs' om run ./suid -u)" "$(id -u "$OM_USER")"
+}
+
+# om run says why it does not.
+is_refused() { # WORD CMD…
+    local said status=0
+    said=$("${@:2}" 2>&1) || status=$?
+    is "exit status ($said)" "$status" 125
+    [[ $said == "om: "*"$1"* && $said != *$'\n'* ]] || fail "$said"
+}
+
+confined_callers() {
+    is_refused mounts on h1 unshare --mount "${NOBODY[@]}" om run true
+    is_refused network on h1 unshare --net "${NOBODY[@]}" om run true
+    is_refused 'user namespace' on h1 "${NOBODY[@]}" unshare --user om run true
+    on h1 bash -ec 'for name in bin lib lib64 proc run tmp usr; do
+        [[ ! -d /$name ]] || { mkdir --parents "/srv/root/$name" && mount --rbind "/$name" "/srv/root/$name"; }
+    done'
+    is_refused 'root directory' on h1 chroot --userspec nobody:nogroup /srv/root "$OM_BIN/om" run true
+    is_refused seccomp as_user h1 python3 -c 'import ctypes, os, struct
+libc = ctypes.CDLL(None)
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", 1, ctypes.addressof(allow)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
+os.execvp("om", ["om", "run", "true"])'
+    on h1 sh -c 'cp "$(command -v om)" /srv/om-suid && chmod 4755 /srv/om-suid'
+    is_refused 'one user id' as_user h1 ./om-suid run true
+}
+
+# Starts om-migd of h1 with these lines in its configuration.
+configure() { # LINES
+    stop_daemon om-migd h1
+    on h1 sh -c 'cp /etc/om/migd.toml /etc/om/test.toml && echo "$1" >>/etc/om/test.toml' sh "$1"
+    start_daemon om-migd h1 --config /etc/om/test.toml
+    until_ok on h1 om ps
+}
+
+as_before() {
+    stop_daemon om-migd h1
+    start_daemon om-migd h1
+    until_ok on h1 om ps
+}
+
+starters() {
+    configure 'allow-users = ["nobody"]'
+    is_refused allow-users as_user h1 om run true
+    on h1 "${NOBODY[@]}" om run true
+    on h1 om run true
+    configure "allow-groups = [\"$OM_USER\"]
+user-job-limit = 1"
+    is_refused allow-groups on h1 "${NOBODY[@]}" om run true
+    start_job sleep 1000
+    is_refused user-job-limit as_user h1 om run true
+    on h1 om run true
+    as_user h1 kill "$pid"
+    as_before
+}
+
+opened_by_another() {
+    start_job sleep 1000
+    # As a set-user-id program that is given the file as its stdout.
+    on h1 python3 -c 'import os, sys
+os.seteuid(65534)
+files = [(os.open(path, os.O_WRONLY), text) for path, text in zip(sys.argv[1::2], sys.argv[2::2])]
+os.seteuid(0)
+for file, text in files:
+    try:
+        os.write(file, text.encode())
+        sys.exit("written")
+    except PermissionError:
+        pass' "$ROOT/$pid/om/where" "$SECOND" "$ROOT/$pid/om/lock" 1 "$ROOT/hpc/admin/block" 1
+    is where "$(om_file where)" home
+    is lock "$(om_file lock)" 0
+    as_user h1 kill "$pid"
+}
+
+hostile_guest() {
+    local attempt attempts=(files descriptors root processes sockets abstract memory keys devices control_groups limits)
+    start_job sh -c 'cp /srv/programs/hostile.py . && ln -s /srv/suid suid && exec python3 hostile.py "$@"' sh "${attempts[@]}"
+    has_printed ready
+    move_to "$SECOND"
+    as_user h1 touch "$dir/go"
+    has_printed_start "${attempts[-1]}: "
+    for attempt in "${attempts[@]}"; do
+        [[ $attempt != abstract ]] || has_landlock || continue
+        has_printed "$attempt: held"
+    done
+    move_to home
+    as_user h1 touch "$dir/end"
+    has_ended 0
+}
+
+has_printed_start() { until_ok on h1 grep --quiet "^$1" "$dir/out"; } # TEXT
+
+# Whether the kernel can keep a guest from abstract sockets: Landlock 6.
+has_landlock() {
+    python3 -c 'import ctypes; exit(ctypes.CDLL(None).syscall(444, None, 0, 1) < 6)'
+}
+
+two_guests() {
+    local other
+    start_job python3 -c 'import ctypes, os, socket, time
+ctypes.CDLL(None).shmget(0x6F6D, 4096, 0o1600)
+open("/dev/shm/om-test", "w")
+print("ready", flush=True)
+while not os.path.exists("go"): time.sleep(0.02)
+s = socket.socket(socket.AF_UNIX)
+s.bind("\0om-other-guest")
+s.listen()
+print("listening", flush=True)
+while True: time.sleep(1)'
+    has_printed ready
+    move_to "$SECOND"
+    as_user h1 touch "$dir/go"
+    has_printed listening
+    other=$pid
+    start_job sh -c 'sed "s/om-test-abstract/om-other-guest/" /srv/programs/hostile.py >own.py && exec python3 own.py processes memory abstract'
+    has_printed ready
+    move_to "$SECOND"
+    as_user h1 touch "$dir/go"
+    has_printed_start 'abstract: '
+    has_printed 'processes: held'
+    has_printed 'memory: held'
+    ! has_landlock || has_printed 'abstract: held'
+    as_user h1 kill "$other" "$pid"
+}
+
+# Gives these hosts a CRIU that runs /etc/om/before whenever it is to restore a job.
+restore_after() { # HOST…
+    local host criu
+    for criu in "${OM_CRIU-}" /opt/om/sbin/criu "$(command -v criu || :)"; do
+        [[ ! -x $criu ]] || break
+    done
+    for host; do
+        on "$host" bash -euc 'printf "%s\n" "#!/bin/bash -p" "[[ \$1 != restore ]] || /etc/om/before" "exec $1 \"\$@\"" >/etc/om/criu
+            chmod 755 /etc/om/criu
+            cp /etc/om/migd.toml /etc/om/before.toml
+            echo "criu = \"/etc/om/criu\"" >>/etc/om/before.toml' bash "$criu"
+        stop_daemon om-migd "$host"
+        start_daemon om-migd "$host" --config /etc/om/before.toml
+        until_ok on "$host" om ps
+    done
+}
+
+before_restore() { # HOST PROGRAM
+    on "$1" sh -c 'echo "$1" >/etc/om/before && chmod 755 /etc/om/before' sh "$2"
+}
+
+# CRIU opens a job's files by name, asks them for size and mode only, and is root. The user may do at that moment what he likes with his
+# directories.
+swapped_names() {
+    before_restore h1 '#!/bin/sh'
+    before_restore h2 '#!/bin/sh'
+    restore_after h1 h2
+    start_job bash -c 'umask 077; mkdir d && printf %0100d 1 >d/secret && exec python3 -c "
+import os, time
+file = os.open(\"d/secret\", os.O_RDWR)
+print(\"ready\", flush=True)
+while not os.path.exists(\"end\"): time.sleep(0.02)
+print(os.pread(file, 100, 0)[-1:].decode(), flush=True)"'
+    has_printed ready
+    # Away the link would lead to the guest node's own root.
+    put_link h2
+    is_not_moved "$SECOND"
+    put_back h2
+    is where "$(om_file where)" home
+    move_to "$SECOND"
+    put_link h1
+    is_not_moved home
+    put_back h1
+    is where "$(om_file where)" "$SECOND"
+    # A file of root's that the user may rename, not read.
+    on h1 sh -c "umask 077; printf %0100d 7 >$dir/roots"
+    before_restore h1 "#!/bin/bash -p
+mv -T $dir/roots $dir/d/secret"
+    is_not_moved home
+    is where "$(om_file where)" "$SECOND"
+    as_user h1 touch "$dir/end"
+    has_ended 0
+    is 'what it reads' "$(tail -n 1 <<<"$(content out)")" 1
+}
+
+# Puts a link where the job's directory was.
+put_link() { # HOST
+    local d=/run/om-root$dir/d
+    before_restore "$1" "#!/bin/bash -p
+mv -T $d $d.aside && ln -s /var/lib/om $d"
+}
+
+put_back() { # HOST
+    before_restore "$1" '#!/bin/sh'
+    on h1 sh -c "rm $dir/d && mv -T $dir/d.aside $dir/d"
+}
+
+is_not_moved() { # ADDRESS|home
+    local said
+    ! said=$(as_user h1 om move "$pid" "$1" 2>&1) || fail "it has moved"
+    echo "$said"
+}
+
+# Images as a hostile node would send them: of a process of root.
+false_images() {
+    before_restore h1 '#!/bin/sh'
+    before_restore h2 "#!/usr/bin/python3
+import glob
+def number(n): return bytes([n & 127 | 128, n >> 7])
+uid, gid = $(id -u "$OM_USER"), $(id -g "$OM_USER")
+own = b''.join(bytes([8 * (2 * i + 1)]) + number(uid) + bytes([8 * (2 * i + 2)]) + number(gid) for i in range(4))
+false = own.replace(number(uid), b'\\x80\\0')
+for name in glob.glob('/run/om-img/core-*.img'):
+    image = open(name, 'rb').read()
+    assert own in image
+    open(name, 'wb').write(image.replace(own, false))"
+    restore_after h2
+    start_job python3 /srv/programs/ticker.py
+    is_not_moved "$SECOND"
+    [[ $(om_file result) == *'Uid 0 0 0 0'* ]] || fail "$(om_file result)"
+    is where "$(om_file where)" home
+    is_empty
+    as_user h1 touch "$dir/end"
+    has_ended 0
+}
+
+# No process of a guest is left on h2.
+is_empty() { until_ok on h2 sh -c '! grep -l "/run/om-root " /proc/[1-9]*/mountinfo'; }
+
+main
