@@ -9,6 +9,7 @@
 #   LAB/complete        there once the lab is up
 #   LAB/HOST/pid        PID 1 of the host
 #   LAB/HOST/cpus       the CPUs that it runs on
+#   LAB/HOST/groups     its cgroups in hierarchies of version 1, where this machine has them
 #   LAB/HOST/boot_id    its kernel's name for this boot
 #   LAB/HOST/disk/…     its own directories
 #   LAB/HOST/console    what PID 1 and detached commands print
@@ -129,7 +130,9 @@ boot_one() { # HOST
     local cgroup
     cgroup=$(cgroup_of "$1")
     mkdir "$cgroup"
-    echo "$BASHPID" >"$cgroup/cgroup.procs"
+    own_groups | sed "s|\$|/om-lab-$lab-$1|" >"$state/$1/groups"
+    xargs --no-run-if-empty mkdir <"$state/$1/groups"
+    join_groups "$1"
     exec env --ignore-environment "PATH=$PATH" setsid taskset --cpu-list "$(<"$state/$1/cpus")" \
         unshare --net --pid --mount --uts --ipc --propagation private \
         sh -c '"$@" &' sh "$HERE/lib/lab-host" "$state" "$1" "${OWN_DIRECTORIES[@]}" {lock}>&-
@@ -140,7 +143,7 @@ enter() { # HOST CMD…
     local home=$state/$1 pid directory=/
     pid=$(<"$home/pid")
     [[ ! -d /proc/$pid/root$PWD ]] || directory=$PWD
-    echo "$BASHPID" >"$(cgroup_of "$1")/cgroup.procs"
+    join_groups "$1"
     exec taskset --cpu-list "$(<"$home/cpus")" \
         nsenter --target "$pid" --all --wdns="$directory" -- "${@:2}"
 }
@@ -184,6 +187,31 @@ remove_cgroup() { # HOST
         ((SECONDS < deadline)) || die "some processes of $1 cannot be killed: $(paste --serial "$cgroup/cgroup.procs")"
         sleep 0.005
     done
+    [[ ! -e $state/$1/groups ]] || while read -r group; do
+        [[ ! -d $group ]] || find "$group" -depth -type d -exec rmdir {} +
+    done <"$state/$1/groups"
+}
+
+# This script's own cgroups in the hierarchies of version 1 that om limits guests in.
+own_groups() {
+    local directory type options name path
+    while read -r _ directory type options _; do
+        for name in memory cpu; do
+            [[ $type == cgroup && ,$options, == *,"$name",* ]] || continue
+            # In a group without a budget real-time tasks could not run.
+            [[ ! -e $directory/cpu.rt_runtime_us ]] || continue
+            path=$(sed --quiet --regexp-extended "s/^[0-9]+:([^:]*,)?$name(,[^:]*)?://p" /proc/self/cgroup)
+            echo "$directory${path%/}"
+        done
+    done </proc/mounts | sort --unique
+}
+
+# Puts this process into the cgroups of a host.
+join_groups() { # HOST
+    local group
+    while read -r group; do
+        echo "$BASHPID" >"$group/cgroup.procs"
+    done < <(cgroup_of "$1" && cat "$state/$1/groups")
 }
 
 # --- CPUs ---

@@ -16,6 +16,10 @@ main() {
     try "what confines a caller and cannot confine its job is a reason to refuse" confined_callers
     try "who is not allowed starts no job, and nobody too many" starters
     try "the right to write an om file is that of who opened it" opened_by_another
+    try "om run reads and writes for its user, not as root" streams
+    try "a job is in its caller's control groups, and again when it is back" callers_groups
+    try "guests have a limit of memory, and the job that exceeds it goes on at home" guests_memory
+    try "a user id that is another person's does not come" uid_map
     try "a guest reaches nothing of its node" hostile_guest
     try "a guest reaches nothing of another guest" two_guests
     try "a name that leads elsewhere by now opens nothing, at home or away" swapped_names
@@ -28,6 +32,7 @@ lay_out() {
     for host in h1 h2; do
         on "$host" sh -c 'umask 077; printf %0100d 7 >/var/lib/om/secret'
     done
+    on h2 touch /var/lib/om/only-here
     on h1 sh -c 'cp "$(command -v id)" /srv/suid && chmod 4755 /srv/suid'
     on h2 bash -euc 'touch /dev/shm/om-test
         mkdir "$2/om-test-users"
@@ -151,6 +156,93 @@ for file, text in files:
     as_user h1 kill "$pid"
 }
 
+# What some files say depends on who reads them, and whom a socket's message is from on who sends it.
+streams() {
+    local said
+    said=$(as_user h1 sh -c 'om run cat </proc/1/stat')
+    is 'addresses of a process of root' "$(cut -d ' ' -f 26-28 <<<"$said")" "$(as_user h1 cut -d ' ' -f 26-28 /proc/1/stat)"
+    is 'the sender' "$(as_user h1 python3 -c 'import os, socket, struct, subprocess
+ours, theirs = socket.socketpair()
+ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+subprocess.run(["om", "run", "echo", "text"], stdout=theirs)
+data, control, _, _ = ours.recvmsg(100, 100)
+assert data == b"text\n"
+print(*struct.unpack("iII", control[0][2])[1:])')" "$(id -u "$OM_USER") $(id -g "$OM_USER")"
+}
+
+# A directory of a hierarchy that om moves nothing out of by itself: of version 2, and of version 1 where there is that of memory.
+make_group() { # NAME
+    on h1 bash -euc '
+        for directory in "$2" $(sed -n "s/^[^ ]* \([^ ]*\) cgroup [^ ]*\bmemory\b.*/\1/p" /proc/mounts | head -n 1); do
+            [[ $directory == "$2" ]] || directory+=$(sed -n "s/^[0-9]*:memory://p" /proc/self/cgroup)
+            mkdir --parents "$directory/$1"
+            echo "$directory/$1/cgroup.procs"
+        done >"/srv/$1"' bash "$1" "$(own_cgroup h1)"
+}
+
+callers_groups() {
+    make_group om-test-session
+    start_in_shell "true"
+    until_ok on h1 test -e "$dir/status"
+    on -d h1 bash -c 'while read -r group; do echo $$ >"$group"; done </srv/om-test-session
+        cd "$2" && exec setpriv --reuid "$1" --regid "$1" --clear-groups om run sh -c "cat /proc/self/cgroup; exec sleep 1000" >out' \
+        bash "$OM_USER" "$dir" >/dev/null
+    until_ok on h1 sh -c "ls $ROOT/[1-9]*/om/where"
+    pid=$(on h1 sh -c "cd $ROOT && echo [1-9]*")
+    until_ok on h1 grep --quiet '^0:' "$dir/out"
+    local groups
+    groups=$(on h1 sh -c 'wc -l </srv/om-test-session')
+    is 'groups' "$(content out | grep --count om-test-session)" "$groups"
+    move_to "$SECOND"
+    move_to home
+    is 'groups after its return' "$(on h1 bash -c 'for process in /proc/[1-9]*; do
+        [[ $(readlink "$process/root") != /run/om-root || $(tr "\0" " " <"$process/cmdline") != "sleep 1000 " ]] || cat "$process/cgroup"
+    done' | grep --count om-test-session)" "$groups"
+    on h1 kill "$pid"
+    until_ok on h1 sh -c "! test -e $ROOT/$pid"
+    # Nothing is left in them.
+    until_ok on h1 sh -c 'while read -r group; do rmdir "${group%/*}" || exit; done </srv/om-test-session'
+}
+
+configure_second() { # LINES
+    stop_daemon om-migd h2
+    on h2 sh -c 'cp /etc/om/migd.toml /etc/om/test.toml && echo "$1" >>/etc/om/test.toml' sh "$1"
+    start_daemon om-migd h2 --config /etc/om/test.toml
+    until_ok on h2 om ps
+}
+
+guests_memory() {
+    configure_second 'guest-memory-mib = 200'
+    ! grep --quiet 'no limit of memory' <(tail -n 2 "/run/om-lab/$OM_LAB/h2/console") ||
+        { configure_second ''; skip "there is no controller for memory"; }
+    start_job python3 -c 'import os, time
+memory = os.urandom(256 << 20)
+print("ready", flush=True)
+while not os.path.exists("end"): time.sleep(0.02)
+print(len(memory), flush=True)'
+    has_printed ready
+    is_not_moved "$SECOND"
+    is where "$(om_file where)" home
+    as_user h1 touch "$dir/end"
+    has_ended 0
+    start_job python3 /srv/programs/ticker.py
+    move_to "$SECOND"
+    as_user h1 touch "$dir/end"
+    has_ended 0
+    configure_second ''
+}
+
+uid_map() {
+    configure_second "uid-map = [\"$(id -u "$OM_USER") = refuse\", \"* = same\"]"
+    start_job sleep 1000
+    is_not_moved "$SECOND"
+    [[ $(om_file result) == *uid-map* ]] || fail "$(om_file result)"
+    configure_second "uid-map = [\"$(id -u "$OM_USER") = same\"]"
+    move_to "$SECOND"
+    as_user h1 kill "$pid"
+    configure_second ''
+}
+
 hostile_guest() {
     local attempt attempts=(files descriptors root processes sockets abstract memory keys devices control_groups limits)
     start_job sh -c 'cp /srv/programs/hostile.py . && ln -s /srv/suid suid && exec python3 hostile.py "$@"' sh "${attempts[@]}"
@@ -220,7 +312,7 @@ restore_after() { # HOST…
 }
 
 before_restore() { # HOST PROGRAM
-    on "$1" sh -c 'echo "$1" >/etc/om/before && chmod 755 /etc/om/before' sh "$2"
+    on "$1" sh -c 'printf "%s\n" "$1" >/etc/om/before && chmod 755 /etc/om/before' sh "$2"
 }
 
 # CRIU opens a job's files by name, asks them for size and mode only, and is root. The user may do at that moment what he likes with his

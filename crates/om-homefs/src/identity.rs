@@ -43,6 +43,13 @@ impl Identity {
         })
     }
 
+    /// As [`Self::assume`], and whoever is at the other end of a Unix socket that the thread writes to sees this identity too.
+    /// From then on its user can end the process with a signal to the thread.
+    pub fn assume_for_sockets(&self) -> io::Result<()> {
+        sys::set_real_ids(self.uid, self.gid)?;
+        self.assume()
+    }
+
     /// Makes the calling thread act as this identity on files, until the thread ends.
     ///
     /// On an error the thread may have changed in part and must not execute anything.

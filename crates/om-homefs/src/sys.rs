@@ -58,6 +58,15 @@ pub(crate) fn set_fs_uid(uid: u32) -> Result<(), Errno> {
     if now == i64::from(uid) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
+/// Sets the calling thread's real uid and gid; the effective ones stay.
+pub(crate) fn set_real_ids(uid: u32, gid: u32) -> Result<(), Errno> {
+    const KEEP: u32 = u32::MAX;
+    // SAFETY: plain numbers.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresgid, gid, KEEP, KEEP) })?;
+    // SAFETY: as above.
+    Errno::result(unsafe { libc::syscall(libc::SYS_setresuid, uid, KEEP, KEEP) }).map(drop)
+}
+
 #[repr(C)]
 struct CapabilityHeader {
     version: u32,

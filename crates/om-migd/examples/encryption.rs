@@ -6,8 +6,9 @@ use std::net::{IpAddr, TcpListener};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use om_migd::net::preamble::{JobId, LENGTH, Preamble, Purpose};
-use om_migd::net::tls::{Identity, Stream};
+use om_migd::net::identity::Identity;
+use om_migd::net::preamble::{Challenge, JobId, LENGTH, Preamble, Purpose};
+use om_migd::net::tls::Stream;
 use om_proto::key::ClusterKeys;
 
 const BLOCK: usize = 256 << 10;
@@ -20,12 +21,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = TcpListener::bind((here, 0))?;
     let address = listener.local_addr()?;
     let other = identity.clone();
+    let preamble = Preamble { purpose: Purpose::Move, job: JobId([1; 16]) };
     let answering = std::thread::spawn(move || {
         let (mut socket, _) = listener.accept()?;
+        socket.write_all(Challenge::new()?.bytes())?;
         socket.read_exact(&mut [0; LENGTH])?;
-        other.accept(socket)
+        other.accept(socket, &preamble)
     });
-    let preamble = Preamble { purpose: Purpose::Move, job: JobId([1; 16]) };
     let Stream { tls: mut sender, .. } = identity.connect(address, &preamble)?;
     let Stream { tls: mut receiver, .. } = answering.join().map_err(|_| "the other end has died")??;
 

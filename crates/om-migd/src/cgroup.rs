@@ -1,45 +1,32 @@
 //! A job's cgroup: the v2 freezer is the only thing that stops and starts a job as a whole, and the only thing that
 //! kills it as a whole. It needs no controllers, so a bare cgroup v2 beside v1 will do.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::net::preamble::JobId;
 
 /// How long the kernel may take to freeze a job before we say that it cannot.
 const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where this process's own cgroup v2 directory is. Mounts cgroup2 below `run_dir` if it is mounted nowhere.
-pub fn own_directory(run_dir: &Path) -> io::Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    let root = match mounts.lines().find_map(cgroup2_mount_point) {
-        Some(path) => path,
-        None => {
-            let path = run_dir.join("cgroup");
-            fs::create_dir_all(&path)?;
-            mount(Some("om"), &path, Some("cgroup2"), MsFlags::empty(), None::<&str>)?;
-            path
-        }
-    };
-    let membership = fs::read_to_string("/proc/self/cgroup")?;
-    let own = membership.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    Ok(root.join(own.trim_start_matches('/')))
-}
-
-/// The mount point in this line of mountinfo if it is a cgroup2 mount.
-fn cgroup2_mount_point(line: &str) -> Option<PathBuf> {
-    let (mount, filesystem) = line.split_once(" - ")?;
-    filesystem.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+/// The job that a cgroup with this name is of.
+#[must_use]
+pub fn job_of(name: &OsStr) -> Option<JobId> {
+    name.to_str()?.strip_prefix("om-")?.split_once('-')?.0.parse().ok()
 }
 
 /// The cgroup of one stay of a job on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cgroup {
     path: PathBuf,
+    /// The link that tells of it.
+    link: Option<PathBuf>,
 }
 
 /// CPU time used in a cgroup, microseconds.
@@ -52,22 +39,32 @@ pub struct CpuTime {
 }
 
 impl Cgroup {
-    /// Makes the cgroup, frozen or not.
-    pub fn create(parent: &Path, name: &str) -> io::Result<Self> {
-        let path = parent.join(name);
-        match fs::create_dir(&path) {
+    /// Makes the cgroup of a job's stay, and a link in `links` that tells where it is: it may be anywhere, and has to be
+    /// found if the keeper is killed.
+    pub fn create(parent: &Path, job: JobId, epoch: u64, links: &Path) -> io::Result<Self> {
+        let name = format!("om-{job}-{epoch}");
+        let (path, link) = (parent.join(&name), links.join(&name));
+        let made = |result: io::Result<()>| match result {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(io::Error::new(
                 error.kind(),
                 format!("cannot make the cgroup {}: {error}", path.display()),
             )),
-            _ => Ok(Self { path }),
-        }
+            _ => Ok(()),
+        };
+        made(std::os::unix::fs::symlink(&path, &link))?;
+        made(fs::create_dir(&path)).inspect_err(|_| drop(fs::remove_file(&link)))?;
+        Ok(Self { path, link: Some(link) })
     }
 
     /// One that exists.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
-        Self { path }
+        Self { path, link: None }
+    }
+
+    /// One that such a link tells of.
+    pub fn linked(link: PathBuf) -> io::Result<Self> {
+        Ok(Self { path: fs::read_link(&link)?, link: Some(link) })
     }
 
     /// Its directory.
@@ -133,10 +130,11 @@ impl Cgroup {
 
     /// Kills what is left and removes the directory; waits a moment for the dead to leave.
     pub fn remove(&self) {
+        let forget = || self.link.iter().for_each(|link| drop(fs::remove_file(link)));
         for attempt in 0..200 {
             match fs::remove_dir(&self.path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return,
-                Ok(()) => return,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return forget(),
+                Ok(()) => return forget(),
                 Err(_) if attempt % 20 == 0 => self.kill(),
                 Err(_) => {}
             }
@@ -151,10 +149,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cgroup2_mount_is_recognised_beside_v1() {
-        let v1 = "30 25 0:26 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu";
-        let v2 = "39 25 0:35 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        assert_eq!(cgroup2_mount_point(v1), None);
-        assert_eq!(cgroup2_mount_point(v2), Some("/sys/fs/cgroup/unified".into()));
+    fn the_name_of_a_jobs_cgroup_is_recognised() {
+        let job = JobId([7; 16]);
+        assert_eq!(job_of(OsStr::new(&format!("om-{job}-3"))), Some(job));
+        assert_eq!(job_of(OsStr::new("om-guests")), None);
+        assert_eq!(job_of(OsStr::new("user.slice")), None);
     }
 }

@@ -89,8 +89,10 @@ impl Hierarchies {
     fn legacy_of<'a>(&'a self, membership: &'a str) -> impl Iterator<Item = (&'a str, PathBuf)> {
         membership.lines().filter_map(|line| {
             let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
-            let is_it = |options: &str| controllers.split(',').all(|name| options.split(',').any(|o| o == name));
-            let (_, point) = self.legacy.iter().find(|(options, _)| !controllers.is_empty() && is_it(options))?;
+            let is_it =
+                |options: &str| controllers.split(',').all(|name| options.split(',').any(|o| o == name));
+            let (_, point) =
+                self.legacy.iter().find(|(options, _)| !controllers.is_empty() && is_it(options))?;
             Some((controllers, point.join(path.trim_start_matches('/'))))
         })
     }
@@ -108,9 +110,10 @@ impl Hierarchies {
         let membership = Self::membership(&caller.to_string())?;
         let own = Self::membership("self")?;
         let mut parent = self.unified_of(&membership);
-        while parent != self.unified && (cgroup::is_of_a_job(&parent) || !is_roots(&parent)) && parent.pop() {}
+        while parent != self.unified && (is_of_a_job(&parent) || !is_roots(&parent)) && parent.pop() {}
         let own: Vec<_> = self.legacy_of(&own).collect();
-        let joined = self.legacy_of(&membership).filter(|at| !own.contains(at)).map(|(_, path)| path).collect();
+        let joined =
+            self.legacy_of(&membership).filter(|at| !own.contains(at)).map(|(_, path)| path).collect();
         Ok(Confines { parent, joined })
     }
 
@@ -180,20 +183,19 @@ impl Confines {
     #[must_use]
     pub fn remaining(&self) -> Self {
         let existing = |path: &PathBuf| {
-            path.ancestors().find(|path| path.join("cgroup.procs").exists()).map_or(path.clone(), Path::to_owned)
+            path.ancestors()
+                .find(|path| path.join("cgroup.procs").exists())
+                .map_or(path.clone(), Path::to_owned)
         };
         Self { parent: existing(&self.parent), joined: self.joined.iter().map(existing).collect() }
     }
 
-    /// The files that put a process that writes `0` there into all of them.
-    pub fn entrances(&self) -> io::Result<Vec<fs::File>> {
-        self.joined.iter().map(|path| open_entrance(path)).collect()
-    }
-
-    /// The same for CRIU, which goes into the parent too if that may have processes.
+    /// The files that put CRIU, which writes `0` there, into all of them; into the parent only if that may have processes.
     pub fn entrances_for_criu(&self) -> io::Result<Vec<fs::File>> {
-        let mut entrances = self.entrances()?;
-        let is_free = fs::read_to_string(self.parent.join("cgroup.subtree_control")).is_ok_and(|text| text.trim().is_empty());
+        let mut entrances =
+            self.joined.iter().map(|path| open_entrance(path)).collect::<io::Result<Vec<_>>>()?;
+        let is_free = fs::read_to_string(self.parent.join("cgroup.subtree_control"))
+            .is_ok_and(|text| text.trim().is_empty());
         if is_free {
             entrances.push(open_entrance(&self.parent)?);
         }
@@ -204,6 +206,10 @@ impl Confines {
 fn open_entrance(group: &Path) -> io::Result<fs::File> {
     let path = group.join("cgroup.procs");
     fs::OpenOptions::new().write(true).open(&path).map_err(|error| named(&path, &error))
+}
+
+fn is_of_a_job(group: &Path) -> bool {
+    group.file_name().and_then(cgroup::job_of).is_some()
 }
 
 fn is_roots(group: &Path) -> bool {

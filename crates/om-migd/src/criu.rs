@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::cgroup::Cgroup;
+use crate::confines::Confines;
 use crate::hook;
 use crate::nest::IMAGES;
 use crate::{stay, sys};
@@ -53,6 +54,8 @@ pub struct Criu<'a> {
     pub images: BorrowedFd<'a>,
     /// The job's user and group.
     pub ids: (Uid, Gid),
+    /// Whose limits hold for it too, since what it makes is the job's.
+    pub confines: Option<&'a Confines>,
 }
 
 /// Where a dump leaves the job's memory.
@@ -170,6 +173,8 @@ impl Criu<'_> {
         fds: &[(BorrowedFd<'_>, RawFd)],
     ) -> Result<(), Error> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let entrances = self.confines.map_or(Ok(Vec::new()), Confines::entrances_for_criu);
+        let entrances = entrances.map_err(|error| Error::Spawn(self.program.to_owned(), error))?;
         sys::prepare(
             &mut command,
             &sys::ChildSetup {
@@ -177,6 +182,7 @@ impl Criu<'_> {
                 mount_namespace: Some(self.namespace),
                 real_ids: (!may_exceed_limits()).then_some(self.ids),
                 own_session: false,
+                entrances: entrances.iter().map(AsFd::as_fd).collect(),
             },
         );
         let status = command.status().map_err(|error| Error::Spawn(self.program.to_owned(), error))?;

@@ -6,6 +6,7 @@
 pub mod baseline;
 pub mod bytes;
 pub mod cgroup;
+pub mod confines;
 pub mod criu;
 pub mod daemon;
 pub mod handover;
@@ -21,3 +22,4 @@ pub mod snapshot;
 pub mod stay;
 pub mod stdio;
 pub mod sys;
+pub mod uid_map;

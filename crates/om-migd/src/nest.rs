@@ -109,8 +109,8 @@ pub struct Launch {
     pub no_new_privileges: bool,
     /// How much the kernel prefers it when it has to kill for memory.
     pub oom_score: i32,
-    /// The job's cgroup v2 directory.
-    pub cgroup: PathBuf,
+    /// The control groups that it joins, its own last.
+    pub joined: Vec<PathBuf>,
 }
 
 /// User and groups.
@@ -171,6 +171,7 @@ impl Nest {
                 mount_namespace: None,
                 real_ids: None,
                 own_session: true,
+                entrances: Vec::new(),
             },
         );
         let mut helper = command.spawn()?;
@@ -405,8 +406,10 @@ fn try_become_job(
     let proc = format!("{ROOT}/proc");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     attempt(&proc, mount(Some("proc"), proc.as_str(), Some("proc"), flags, None::<&str>))?;
-    fs::write(launch.cgroup.join("cgroup.procs"), "0")
-        .map_err(|error| at("cannot enter the cgroup", &launch.cgroup, &error))?;
+    for group in &launch.joined {
+        fs::write(group.join("cgroup.procs"), "0")
+            .map_err(|error| at("cannot enter the cgroup", group, &error))?;
+    }
     let init = File::open(INIT)?;
     // Lower than ours takes CAP_SYS_RESOURCE, which containers lack; the caller's is seldom that.
     let _ = fs::write("/proc/self/oom_score_adj", launch.oom_score.to_string());

@@ -8,8 +8,10 @@ use om_proto::cpu::Baseline;
 use om_proto::omfs::{Bounds, JobState, Mode, Where};
 use serde::{Deserialize, Serialize};
 
+use crate::confines::{Confines, Hierarchies};
 use crate::net::message::Status;
 use crate::net::preamble::{JobId, Purpose};
+use crate::uid_map::UidMap;
 
 /// Version of this protocol.
 pub const VERSION: u16 = 2;
@@ -29,14 +31,18 @@ pub struct Birth {
     pub criu: Option<PathBuf>,
     /// The cluster key's file.
     pub key_file: PathBuf,
-    /// The cgroup v2 directory below which jobs get theirs.
-    pub cgroup: PathBuf,
+    /// The control groups of this machine.
+    pub hierarchies: Hierarchies,
+    /// Where guests belong in them.
+    pub guests: Confines,
+    /// The directory of links that tell where jobs' cgroups are.
+    pub cgroups: PathBuf,
     /// The directory of the keepers' sockets.
     pub sockets: PathBuf,
     /// Seconds after which a silent node counts as dead: a guest whose home is silent ends, and so does `om run` of a job
     /// whose node is silent.
     pub grace_s: u64,
-    /// The least user id of a guest, and whether root's jobs may come.
+    /// The least user id of a guest.
     pub min_uid: u32,
     /// Whether a job of root may come.
     pub allow_root: bool,
@@ -46,6 +52,8 @@ pub struct Birth {
     pub mode: Mode,
     /// Whether a job's memory can follow it, on this kernel with this CRIU.
     pub can_follow: bool,
+    /// Which other user ids may come.
+    pub uid_map: UidMap,
 }
 
 /// Why a keeper is started.

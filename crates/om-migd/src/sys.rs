@@ -136,6 +136,8 @@ pub struct ChildSetup<'a> {
     pub real_ids: Option<(Uid, Gid)>,
     /// Starts a session of its own, so that signals to ours do not reach it.
     pub own_session: bool,
+    /// The files `cgroup.procs` of the control groups that it enters.
+    pub entrances: Vec<BorrowedFd<'a>>,
 }
 
 /// Has `command` make these changes between fork and exec.
@@ -144,12 +146,18 @@ pub fn prepare(command: &mut Command, setup: &ChildSetup<'_>) {
     let namespace = setup.mount_namespace.map(|fd| fd.as_raw_fd());
     let real_ids = setup.real_ids;
     let own_session = setup.own_session;
+    let entrances: Vec<RawFd> = setup.entrances.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: the closure makes system calls only, which is allowed after a fork of a program with threads; the
     // raw descriptors are borrowed for as long as the caller keeps `setup`'s owners, who outlive the spawn.
     unsafe {
         command.pre_exec(move || {
             if own_session {
                 libc::setsid();
+            }
+            for entrance in &entrances {
+                if libc::write(*entrance, c"0".as_ptr().cast(), 1) != 1 {
+                    return Err(io::Error::last_os_error());
+                }
             }
             // First out of the way of the numbers that are to be filled, then to their places.
             let mut moved = [0; 16];

@@ -16,7 +16,7 @@ import time
 libc = ctypes.CDLL(None, use_errno=True)
 
 # What tests/lab/guests.sh puts on the guest's node.
-SECRET = "/var/lib/om/secret"
+FILE = "/var/lib/om/only-here"
 ABSTRACT = "\0om-test-abstract"
 KEY = 0x6F6D
 QUEUE = b"/om-test-queue"
@@ -33,11 +33,11 @@ def files():
     """Files of the node, by every way out of the root."""
     ways = ["", "/..", "/../../..", "/run/om-root/../..", "/proc/1/root", "/proc/self/root/..", "/proc/1/cwd/../../.."]
     ways += [f"/proc/{pid}/fd/{fd}" for pid in ("self", "1") for fd in range(300)]
-    found = [way for way in ways if os.path.exists(way + SECRET)]
+    found = [way for way in ways if os.path.exists(way + FILE)]
     os.chdir("/")
     for _ in range(50):
         os.chdir("..")
-    if os.path.exists("." + SECRET):
+    if os.path.exists("." + FILE):
         found.append("chdir")
     return found
 

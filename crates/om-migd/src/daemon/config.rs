@@ -7,6 +7,9 @@ use om_proto::cpu::Baseline;
 use om_proto::omfs::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::confines::Limits;
+use crate::uid_map::UidMap;
+
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -29,6 +32,10 @@ pub struct Config {
     pub group: String,
     /// How many guests this node takes at most.
     pub guest_limit: u32,
+    /// MiB of memory that all guests together may use; 0 for no limit.
+    pub guest_memory_mib: u64,
+    /// Weight of all guests together for the CPUs; what else this node does has 100.
+    pub guest_cpu_weight: u64,
     /// How many jobs may be started here, wherever they run.
     pub job_limit: u32,
     /// How many of them may be one user's; root's do not count.
@@ -41,6 +48,8 @@ pub struct Config {
     pub min_uid: u32,
     /// Whether root's jobs may come as guests.
     pub allow_root: bool,
+    /// Which other user ids are the same person's here as at home.
+    pub uid_map: UidMap,
     /// Seconds after which a silent node counts as dead: a guest whose home is silent ends, and so does `om run` of a job
     /// whose node is silent.
     pub grace_s: u64,
@@ -63,12 +72,15 @@ impl Default for Config {
             criu: None,
             group: "om".into(),
             guest_limit: 64,
+            guest_memory_mib: 0,
+            guest_cpu_weight: 25,
             job_limit: 1000,
             user_job_limit: 200,
             allow_users: Vec::new(),
             allow_groups: Vec::new(),
             min_uid: 1000,
             allow_root: false,
+            uid_map: UidMap::default(),
             grace_s: 60,
             stop_grace_s: 80,
             mode: Mode::Auto,
@@ -113,6 +125,13 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(Error::Check(path.to_owned(), problems.join("; "))) }
     }
 
+    /// What guests may use together.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let memory = (self.guest_memory_mib > 0).then(|| self.guest_memory_mib.saturating_mul(1 << 20));
+        Limits { memory, cpu_weight: self.guest_cpu_weight }
+    }
+
     fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
         if self.port == 0 {
@@ -127,6 +146,9 @@ impl Config {
             if !path.is_absolute() {
                 problems.push(format!("{key} must be an absolute path"));
             }
+        }
+        if !(1..=10_000).contains(&self.guest_cpu_weight) {
+            problems.push("guest-cpu-weight must be between 1 and 10000".to_owned());
         }
         if !(5..=86_400).contains(&self.grace_s) {
             problems.push("grace-s must be between 5 and 86400".to_owned());

@@ -53,6 +53,7 @@ impl KeeperSocket {
             mount_namespace: None,
             real_ids: None,
             own_session: true,
+            entrances: Vec::new(),
         };
         sys::prepare(&mut program, &setup);
         // The child is reaped when it ends: see the main loop.

@@ -27,6 +27,7 @@ use super::listen::{self, Stranger, TurnedAway};
 use super::node::{self, Node};
 use super::omfiles;
 use crate::cgroup::Cgroup;
+use crate::confines::Hierarchies;
 use crate::net::preamble::{JobId, Preamble, Purpose};
 use crate::passing::send_frame;
 use crate::peer::Peer;
@@ -78,6 +79,8 @@ pub fn run(config: &Config) -> io::Result<()> {
         directory(&config.run_dir, 0o755)?;
     }
     directory(&sockets, 0o700)?;
+    let cgroups = config.run_dir.join("cgroups");
+    directory(&cgroups, 0o700)?;
     let keys = KeyFile::open(&config.key_file).map_err(io::Error::other)?;
     if keys.keys().is_empty() {
         log::warn!(
@@ -94,13 +97,18 @@ pub fn run(config: &Config) -> io::Result<()> {
         switch_file: config.run_dir.join("switches"),
     };
     node.load_switches();
+    let hierarchies = Hierarchies::find(&config.run_dir)?;
+    let (guests, in_force) = hierarchies.of_guests(config.limits())?;
+    log::info!("guests have {in_force}");
     let birth = Birth {
         cause: Cause::Start,
         address: node.address,
         port: config.port,
         criu: node.criu.clone(),
         key_file: config.key_file.clone(),
-        cgroup: cgroup::own_directory(&config.run_dir)?,
+        hierarchies,
+        guests,
+        cgroups: cgroups.clone(),
         sockets: sockets.clone(),
         grace_s: config.grace_s,
         min_uid: config.min_uid,
@@ -108,6 +116,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         cpu_baseline: config.cpu_baseline,
         mode: config.mode,
         can_follow: node.criu.as_deref().is_some_and(criu::can_follow),
+        uid_map: config.uid_map.clone(),
     };
     let access = Access::of_group(&config.group);
     if access.group.is_none() {
@@ -140,7 +149,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         daemon.add_keeper(keeper)?;
     }
     let known: Vec<JobId> = daemon.keepers.values().filter_map(|keeper| keeper.job).collect();
-    remove_remains(&daemon.birth.cgroup, |job| !known.contains(&job) && keepers::is_dead(&sockets, job));
+    remove_remains(&cgroups, |job| !known.contains(&job) && keepers::is_dead(&sockets, job));
     log::info!("node {}: ready, {} jobs found", daemon.birth.address, daemon.keepers.len());
     let result = daemon.serve();
     // Not waited for: where mounts are private each job keeps a copy of it, and so the session goes on as long as they do.
@@ -349,7 +358,7 @@ impl Daemon {
             self.jobs.lock().jobs.remove(&job);
             // A keeper that lives on has only been misunderstood, as one of another release may be.
             if keepers::is_dead(&self.birth.sockets, job) {
-                remove_remains(&self.birth.cgroup, |of| of == job);
+                remove_remains(&self.birth.cgroups, |of| of == job);
             }
         }
     }
@@ -392,17 +401,12 @@ impl Daemon {
 }
 
 /// Removes what keepers that were killed have left: the processes of their jobs, which nobody would ever collect, and
-/// their cgroups. A keeper that ends by itself leaves nothing.
-fn remove_remains(cgroups: &Path, is_orphan: impl Fn(JobId) -> bool) {
-    for entry in fs::read_dir(cgroups).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let job = name
-            .to_str()
-            .and_then(|name| name.strip_prefix("om-")?.split_once('-'))
-            .map(|(job, _)| job.parse());
-        let Some(Ok(job)) = job else { continue };
+/// their cgroups, to which there are links. A keeper that ends by itself leaves nothing.
+fn remove_remains(links: &Path, is_orphan: impl Fn(JobId) -> bool) {
+    for entry in fs::read_dir(links).into_iter().flatten().flatten() {
+        let Some(job) = cgroup::job_of(&entry.file_name()) else { continue };
         if is_orphan(job) {
-            let remains = Cgroup::at(entry.path());
+            let Ok(remains) = Cgroup::linked(entry.path()) else { continue };
             if !remains.processes().is_empty() {
                 log::error!("job {job}: its keeper was killed, and the job with it");
             }

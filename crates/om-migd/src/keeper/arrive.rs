@@ -22,6 +22,7 @@ use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
 use super::{step, timers, transfer};
 use crate::cgroup::Cgroup;
+use crate::confines::Confines;
 use crate::criu;
 use crate::handover::arbiter;
 use crate::handover::source::Source;
@@ -175,10 +176,10 @@ impl Keeper {
             Side::Guest(_) => self.home_line(),
             Side::Home(_) => None,
         };
-        let cgroups = self.birth.cgroup.clone();
+        let (confines, links) = (self.birth.guests.clone(), self.birth.cgroups.clone());
         threads::spawn("prepare", move || {
             step::at("offered");
-            let result = match prepare_place(&offer, line, &cgroups, &events) {
+            let result = match prepare_place(&offer, line, &confines, &links, &events) {
                 Ok((place, files)) => Ok(Box::new(Preparation { place, stream, way: offer.way, files })),
                 Err(error) => {
                     let _ = answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
@@ -253,8 +254,11 @@ impl Keeper {
             guest.files = files;
         }
         let at_home = matches!(self.side, Side::Home(_));
-        let name = format!("om-{}-{epoch}", self.spec.id);
-        let (events, spec, parent) = (self.events.clone(), self.spec.clone(), self.birth.cgroup.clone());
+        let (events, spec, links) = (self.events.clone(), self.spec.clone(), self.birth.cgroups.clone());
+        let confines = match &self.side {
+            Side::Home(home) => home.confines.remaining(),
+            Side::Guest(_) => self.birth.guests.clone(),
+        };
         threads::spawn("receive", move || {
             let receive = move || -> Result<Restored, String> {
                 let accepted =
@@ -275,17 +279,19 @@ impl Keeper {
                         });
                     }
                 };
-                let (luggage, fetching) = receive_job(stream, way, &nest, &criu, &spec.credentials)?;
+                let (luggage, fetching) =
+                    receive_job(stream, way, &nest, &criu, &spec.credentials, &confines)?;
                 let luggage_came = Instant::now();
                 step::at("received");
-                let cgroup = Cgroup::create(&parent, &name).map_err(|error| error.to_string())?;
+                let cgroup = Cgroup::create(&confines.parent, spec.id, epoch, &links)
+                    .map_err(|error| error.to_string())?;
                 let names = luggage.externals.clone();
                 let restored = Residence::restore(
                     nest,
                     cgroup.clone(),
+                    &confines,
                     &criu,
-                    &spec.credentials,
-                    spec.streams,
+                    &spec,
                     &names,
                     fetching.is_some(),
                 );
@@ -455,21 +461,24 @@ fn receive_job(
     nest: &Nest,
     program: &Path,
     credentials: &Credentials,
+    confines: &Confines,
 ) -> Result<(Luggage, Option<Fetching>), String> {
     let broken = |error: io::Error| format!("the source broke off: {error}");
     let (out, mut input) = link::split(stream).map_err(broken)?;
     if way == Way::Copy {
-        return Ok((memory::receive_copy(&mut input, out, nest, program, credentials)?, None));
+        let luggage = memory::receive_copy(&mut input, out, nest, program, credentials, confines)?;
+        return Ok((luggage, None));
     }
     let luggage = transfer::receive(&mut input, nest, credentials, None).map_err(broken)?;
-    Ok((luggage, Some(Fetching::start(input, out, nest, program, credentials)?)))
+    Ok((luggage, Some(Fetching::start(input, out, nest, program, credentials, confines)?)))
 }
 
 /// Makes what the job needs here; for a guest the link home, which also asks home's leave.
 fn prepare_place(
     offer: &Offer,
     line: Option<HomeLine>,
-    cgroups: &Path,
+    confines: &Confines,
+    links: &Path,
     events: &crossbeam_channel::Sender<Event>,
 ) -> io::Result<(Place, Option<Arc<om_homefs::client::Session>>)> {
     let spec = &offer.spec;
@@ -497,19 +506,27 @@ fn prepare_place(
         Arc::new(Connector { line, epoch: offer.epoch }),
     )?;
     if let Some(newborn) = offer.newborn.clone() {
-        let cgroup = Cgroup::create(cgroups, &format!("om-{}-{}", spec.id, offer.epoch))?;
+        let cgroup = Cgroup::create(&confines.parent, spec.id, offer.epoch, links)?;
         let launch = Launch {
             streams: spec.streams.map(StreamKind::letter),
             credentials: spec.credentials.clone(),
             // Home's numbers are not this node's.
             cpus: Vec::new(),
-            cgroup: cgroup.path().to_owned(),
+            joined: confines.joined.clone(),
+            oom_score: newborn.launch.oom_score.max(0),
             ..newborn.launch.clone()
         };
         let files = HomeFiles { home: spec.home.to_string(), device: device.as_fd() };
         let init = offer.init.0.clone();
-        let made =
-            Residence::launch_waiting(launch, spec.streams, newborn.size, init, files, || session.run());
+        let made = Residence::launch_waiting(
+            launch,
+            cgroup.clone(),
+            spec.streams,
+            newborn.size,
+            init,
+            files,
+            || session.run(),
+        );
         let made = made.inspect_err(|_| cgroup.remove())?;
         return Ok((Place::Newborn(Box::new(made), newborn), Some(Arc::new(session))));
     }

@@ -67,9 +67,11 @@ impl Keeper {
     /// Begins the job at home. After an error nothing is left of it.
     pub fn begin_here(&mut self, newborn: Newborn) -> io::Result<()> {
         let Newborn { mut launch, size, locked } = newborn;
-        let cgroup = Cgroup::create(&self.birth.cgroup, &format!("om-{}-1", self.spec.id))?;
-        cgroup.path().clone_into(&mut launch.cgroup);
-        let launched = Residence::launch(launch, self.spec.streams, size);
+        let Side::Home(home) = &self.side else { return Err(io::Error::other("this is not its home")) };
+        let confines = home.confines.remaining();
+        let cgroup = Cgroup::create(&confines.parent, self.spec.id, 1, &self.birth.cgroups)?;
+        launch.joined = confines.joined;
+        let launched = Residence::launch(launch, cgroup.clone(), self.spec.streams, size);
         let (residence, ends) = launched.inspect_err(|_| cgroup.remove())?;
         self.locked = locked;
         self.settle(residence, ends, Default::default());

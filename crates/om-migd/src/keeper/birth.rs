@@ -137,6 +137,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         bounds: request.bounds,
         cpu,
     };
+    let confines = birth.hierarchies.of_caller(caller.pid)?;
     let terminal =
         [(&output, 1), (&input, 0), (&error, 2)].into_iter().find(|(_, n)| kinds[*n] == StreamKind::Terminal);
     let size =
@@ -156,34 +157,32 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         no_new_privileges: caller.no_new_privileges,
         oom_score: caller.oom_score,
         // Each node has its own.
-        cgroup: Default::default(),
+        joined: Vec::new(),
     };
 
     let (sender, events) = unbounded();
+    let owner = FileIdentity {
+        uid: caller.credentials.uid,
+        gid: caller.credentials.gid,
+        groups: caller.credentials.groups,
+    };
     let mut inlets: [Option<Inlet>; INPUTS] = [None, None];
     let mut outlets: [Option<Outlet>; OUTPUTS] = [None, None, None];
     if let Some((terminal, _)) = terminal {
-        inlets[TERMINAL_INPUT] = Some(Inlet::start(terminal.try_clone()?)?);
-        outlets[TERMINAL_OUTPUT] = Some(outlet(terminal.try_clone()?, TERMINAL_OUTPUT, &sender)?);
+        inlets[TERMINAL_INPUT] = Some(Inlet::start(terminal.try_clone()?, Some(owner.clone()))?);
+        outlets[TERMINAL_OUTPUT] = Some(outlet(terminal.try_clone()?, TERMINAL_OUTPUT, &owner, &sender)?);
     }
     if kinds[0] == StreamKind::Pipe {
-        inlets[0] = Some(Inlet::start(input)?);
+        inlets[0] = Some(Inlet::start(input, Some(owner.clone()))?);
     }
     for (index, fd) in [output, error].into_iter().enumerate() {
         if kinds[index + 1] == StreamKind::Pipe {
-            outlets[index] = Some(outlet(fd, index, &sender)?);
+            outlets[index] = Some(outlet(fd, index, &owner, &sender)?);
         }
     }
     let identity =
         identity(&birth).inspect_err(|error| log::error!("{error}; the job {job} cannot move")).ok();
-    let files = Server::new(
-        FileIdentity {
-            uid: caller.credentials.uid,
-            gid: caller.credentials.gid,
-            groups: caller.credentials.groups,
-        },
-        Export::open(std::path::Path::new("/")).map_err(io::Error::other)?,
-    );
+    let files = Server::new(owner, Export::open(std::path::Path::new("/")).map_err(io::Error::other)?);
     let home = Home {
         deputy: Some(deputy.try_clone()?),
         inlets,
@@ -198,6 +197,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
         ending: None,
         input_read: None,
         gone: false,
+        confines,
     };
     listen(&birth, job, daemon, &sender)?;
     threads::deputy(deputy.try_clone()?, sender.clone());
@@ -211,9 +211,14 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     Ok(keeper)
 }
 
-fn outlet(fd: OwnedFd, index: usize, events: &crossbeam_channel::Sender<Event>) -> io::Result<Outlet> {
+fn outlet(
+    fd: OwnedFd,
+    index: usize,
+    owner: &FileIdentity,
+    events: &crossbeam_channel::Sender<Event>,
+) -> io::Result<Outlet> {
     let events = events.clone();
-    Outlet::start(fd, move |event| drop(events.send(Event::Output(index, event))))
+    Outlet::start(fd, Some(owner.clone()), move |event| drop(events.send(Event::Output(index, event))))
 }
 
 fn classify(input: &OwnedFd, output: &OwnedFd, error: &OwnedFd) -> [StreamKind; 3] {
@@ -275,6 +280,9 @@ fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &mut Offer)
         return Err(format!("user id {} is below min-uid {}", credentials.uid, birth.min_uid));
     }
     offer.spec.bounds.check(birth.address, offer.spec.home).map_err(|error| error.to_string())?;
+    if !birth.uid_map.is_same(credentials.uid) {
+        return Err(format!("user id {} may not come here (uid-map)", credentials.uid));
+    }
     offer.way = arrive::fits(birth, offer)?;
     let question = News::Admit { rss_bytes: offer.rss_bytes };
     send_frame(daemon, &question, &[]).map_err(|error| error.to_string())?;

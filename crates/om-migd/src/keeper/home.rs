@@ -11,6 +11,7 @@ use om_proto::control::{Ending, Reply};
 use om_proto::frame;
 
 use crate::bytes::Bytes;
+use crate::confines::Confines;
 use crate::handover::arbiter::Arbiter;
 use crate::net::link::Sender;
 use crate::net::message::{FromHome, Status};
@@ -46,6 +47,8 @@ pub struct Home {
     pub input_read: Option<u64>,
     /// The last process has ended.
     pub gone: bool,
+    /// Where the job belongs while it is here.
+    pub confines: Confines,
 }
 
 /// Where the job is.

@@ -26,6 +26,7 @@ use om_proto::omfs::Mode;
 use super::depart::Accepted;
 use super::residence::Residence;
 use super::{threads, transfer};
+use crate::confines::Confines;
 use crate::criu::{self, Criu, Memory};
 use crate::nest::{Credentials, Nest};
 use crate::net::link::{Receiver, Sender};
@@ -150,6 +151,7 @@ pub fn receive_copy(
     nest: &Nest,
     program: &Path,
     credentials: &Credentials,
+    confines: &Confines,
 ) -> Result<Luggage, String> {
     let broken = |error: io::Error| format!("the source broke off: {error}");
     let (ours, theirs) = UnixStream::pair().map_err(broken)?;
@@ -158,7 +160,8 @@ pub fn receive_copy(
     std::thread::scope(|scope| {
         let server = scope.spawn(move || {
             let (namespace, images) = (nest.namespace.as_fd(), nest.images.as_fd());
-            Criu { program, namespace, images, ids: ids(credentials) }.serve_pages(theirs.as_fd())
+            let confines = Some(confines);
+            Criu { program, namespace, images, ids: ids(credentials), confines }.serve_pages(theirs.as_fd())
         });
         let received = transfer::receive(input, nest, credentials, Some(&ours)).map_err(broken);
         let _ = ours.shutdown(Shutdown::Both);
@@ -185,13 +188,14 @@ impl Fetching {
         nest: &Nest,
         program: &Path,
         credentials: &Credentials,
+        confines: &Confines,
     ) -> Result<Self, String> {
         let start = || -> io::Result<Self> {
             let (ours, theirs) = UnixStream::pair()?;
             let asks = ours.try_clone()?;
             let (namespace, images) = (nest.namespace.try_clone()?, nest.images.try_clone()?);
             let socket = images_path(&images).join(FETCHER_SOCKET);
-            let (program, ids) = (program.to_owned(), ids(credentials));
+            let (program, ids, confines) = (program.to_owned(), ids(credentials), confines.clone());
             threads::spawn("asks", move || {
                 transfer::send_answers(&asks, &out);
                 // All has come, or nothing more will.
@@ -205,7 +209,8 @@ impl Fetching {
             });
             let fetcher = std::thread::spawn(move || {
                 let (namespace, images) = (namespace.as_fd(), images.as_fd());
-                Criu { program: &program, namespace, images, ids }.fetch_pages(theirs.as_fd())
+                let confines = Some(&confines);
+                Criu { program: &program, namespace, images, ids, confines }.fetch_pages(theirs.as_fd())
             });
             let begin = Instant::now();
             while !socket.exists() && !fetcher.is_finished() && begin.elapsed() < FETCHER_LIMIT {

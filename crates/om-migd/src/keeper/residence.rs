@@ -12,9 +12,11 @@ use om_proto::control::Audience;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::confines::Confines;
 use crate::criu::{self, Criu, Memory};
 use crate::inspect;
 use crate::nest::{Credentials, Launch, Nest};
+use crate::net::message::JobSpec;
 use crate::stdio::input_pipe::InputPipe;
 use crate::stdio::{
     INPUTS, OUTPUTS, StreamKind, TERMINAL_INPUT, TERMINAL_OUTPUT, pipe_from_job, pipe_to_job, set_nonblocking,
@@ -81,32 +83,39 @@ pub struct HomeFiles<'a> {
 
 impl Residence {
     /// Starts a new job at home. An error leaves nothing behind.
-    pub fn launch(launch: Launch, streams: [StreamKind; 3], size: (u16, u16)) -> io::Result<(Self, Ends)> {
-        Self::build(launch, streams, size, nest::OM_INIT.to_vec(), None, || Ok(()))
+    pub fn launch(
+        launch: Launch,
+        cgroup: Cgroup,
+        streams: [StreamKind; 3],
+        size: (u16, u16),
+    ) -> io::Result<(Self, Ends)> {
+        Self::build(launch, cgroup, streams, size, nest::OM_INIT.to_vec(), None, || Ok(()))
     }
 
     /// Makes everything for a new job where it is a guest, up to its PID 1, which waits for [`Self::begin`]. `serve` must
     /// start to serve the home's files. An error leaves nothing behind.
     pub fn launch_waiting(
         launch: Launch,
+        cgroup: Cgroup,
         streams: [StreamKind; 3],
         size: (u16, u16),
         init: Vec<u8>,
         files: HomeFiles<'_>,
         serve: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<(Self, Ends)> {
-        Self::build(launch, streams, size, init, Some(files), serve)
+        Self::build(launch, cgroup, streams, size, init, Some(files), serve)
     }
 
     fn build(
-        launch: Launch,
+        mut launch: Launch,
+        cgroup: Cgroup,
         streams: [StreamKind; 3],
         size: (u16, u16),
         init: Vec<u8>,
         files: Option<HomeFiles<'_>>,
         serve: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<(Self, Ends)> {
-        let cgroup = Cgroup::at(launch.cgroup.clone());
+        launch.joined.push(cgroup.path().to_owned());
         let owner = launch.credentials.uid;
         let terminal = streams.contains(&StreamKind::Terminal).then_some((owner, size.0, size.1));
         let (job_ends, ends) = make_pipes(streams)?;
@@ -139,14 +148,14 @@ impl Residence {
     pub fn restore(
         mut nest: Nest,
         cgroup: Cgroup,
+        confines: &Confines,
         program: &Path,
-        credentials: &Credentials,
-        streams: [StreamKind; 3],
+        spec: &JobSpec,
         names: &Externals,
         follows: bool,
     ) -> Result<(Self, Ends), criu::Error> {
         let failed = |error: io::Error| criu::Error::Failed { action: "restore", message: error.to_string() };
-        let (job_ends, ends) = make_pipes(streams).map_err(failed)?;
+        let (job_ends, ends) = make_pipes(spec.streams).map_err(failed)?;
         let terminal = nest.terminal.take();
         let mut externals = Vec::new();
         for (name, fd) in names.pipes.iter().zip(&job_ends.pipes) {
@@ -161,7 +170,8 @@ impl Residence {
             program,
             namespace: nest.namespace.as_fd(),
             images: nest.images.as_fd(),
-            ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
+            ids: (Uid::from_raw(spec.credentials.uid), Gid::from_raw(spec.credentials.gid)),
+            confines: Some(confines),
         };
         let init = criu.restore(&cgroup, &externals, follows)?;
         drop(externals);
@@ -261,6 +271,7 @@ impl Residence {
             namespace: self.nest.namespace.as_fd(),
             images: self.nest.images.as_fd(),
             ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
+            confines: None,
         };
         criu.dump(self.init, &self.cgroup, &self.externals.names(), memory)
     }

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Whence, lseek, read};
+use om_homefs::server::Identity;
 
 use super::input_pipe::{Fill, InputPipe};
 use super::wake::Wake;
@@ -69,8 +70,9 @@ struct State {
 }
 
 impl Inlet {
-    /// Starts the reading thread. It reads nothing before the job is attached.
-    pub fn start(user: OwnedFd) -> io::Result<Self> {
+    /// Starts the reading thread, which reads as this user: what some files say depends on who reads them. It reads nothing
+    /// before the job is attached.
+    pub fn start(user: OwnedFd, reader: Option<Identity>) -> io::Result<Self> {
         let state = State {
             host: Host::None,
             kept: VecDeque::new(),
@@ -84,7 +86,16 @@ impl Inlet {
         let is_file = fstat(&user)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user, is_file });
         let inlet = Self { shared: shared.clone() };
-        std::thread::Builder::new().name("inlet".into()).stack_size(64 << 10).spawn(move || shared.run())?;
+        std::thread::Builder::new().name("inlet".into()).stack_size(64 << 10).spawn(move || {
+            match reader.map_or(Ok(()), |reader| reader.assume()) {
+                Ok(()) => {}
+                Err(error) => {
+                    log::error!("cannot read for the job's user: {error}");
+                    shared.lock().ended = true;
+                }
+            }
+            shared.run();
+        })?;
         Ok(inlet)
     }
 
@@ -304,7 +315,7 @@ mod tests {
     fn input_that_the_job_has_not_read_goes_along_and_comes_back() {
         let (user, writer) = nix::unistd::pipe().unwrap();
         let mut writer = File::from(writer);
-        let inlet = Inlet::start(user).unwrap();
+        let inlet = Inlet::start(user, None).unwrap();
         let (job, ours) = pipe_to_job().unwrap();
         inlet.attach(InputPipe::new(ours).unwrap(), &InputState::default());
         writer.write_all(b"read unread").unwrap();
@@ -332,7 +343,7 @@ mod tests {
         std::fs::write(&path, "first second third").unwrap();
         let mut file = File::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let inlet = Inlet::start(file.try_clone().unwrap().into()).unwrap();
+        let inlet = Inlet::start(file.try_clone().unwrap().into(), None).unwrap();
         let (job, ours) = pipe_to_job().unwrap();
         inlet.attach(InputPipe::new(ours).unwrap(), &InputState::default());
         let mut first = [0; 6];
@@ -348,7 +359,7 @@ mod tests {
     fn a_broken_link_resumes_where_the_other_side_stood() {
         let (user, writer) = nix::unistd::pipe().unwrap();
         File::from(writer).write_all(b"0123456789").unwrap();
-        let inlet = Inlet::start(user).unwrap();
+        let inlet = Inlet::start(user, None).unwrap();
         let (sender, pieces) = crossbeam_channel::unbounded();
         let collect: SendPiece = Arc::new(move |piece| match piece {
             Piece::Data(offset, bytes) => sender.send((offset, bytes.to_vec())).is_ok(),

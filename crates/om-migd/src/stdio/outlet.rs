@@ -3,12 +3,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::socket::{UnixAddr, getsockname};
 use nix::unistd::{read, write};
+use om_homefs::server::Identity;
 
 use super::wake::Wake;
 use super::{CHUNK, is_pipe, is_readable};
@@ -49,16 +51,28 @@ struct State {
 }
 
 impl Outlet {
-    /// Starts the writing thread. `notify` is called by it and must not block for long.
-    pub fn start(user: OwnedFd, notify: impl Fn(Event) + Send + 'static) -> io::Result<Self> {
+    /// Starts the writing thread, which writes as this user: what was asked for must have been asked for by him. `notify` is
+    /// called by it and must not block for long.
+    pub fn start(
+        user: OwnedFd,
+        writer: Option<Identity>,
+        notify: impl Fn(Event) + Send + 'static,
+    ) -> io::Result<Self> {
         let state =
             State { local: None, queue: VecDeque::new(), received: 0, closed: false, finished: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user });
         let outlet = Self { shared: shared.clone() };
-        std::thread::Builder::new()
-            .name("outlet".into())
-            .stack_size(64 << 10)
-            .spawn(move || shared.run(&notify))?;
+        std::thread::Builder::new().name("outlet".into()).stack_size(64 << 10).spawn(move || {
+            let become_writer = |writer: Identity| match is_unix_socket(&shared.user) {
+                true => writer.assume_for_sockets(),
+                false => writer.assume(),
+            };
+            if let Err(error) = writer.map_or(Ok(()), become_writer) {
+                log::error!("cannot write for the job's user: {error}");
+                shared.close(&notify);
+            }
+            shared.run(&notify);
+        })?;
         Ok(outlet)
     }
 
@@ -126,6 +140,10 @@ impl Outlet {
         self.lock().finished = true;
         self.shared.wake.ring();
     }
+}
+
+fn is_unix_socket(file: &OwnedFd) -> bool {
+    getsockname::<UnixAddr>(file.as_raw_fd()).is_ok()
 }
 
 impl State {
@@ -253,7 +271,7 @@ mod tests {
         let (reader, writer) = nix::unistd::pipe().unwrap();
         let (sender, events) = crossbeam_channel::unbounded();
         (
-            Outlet::start(writer, move |event| {
+            Outlet::start(writer, None, move |event| {
                 let _ = sender.send(event);
             })
             .unwrap(),

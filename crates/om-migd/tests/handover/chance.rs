@@ -27,7 +27,7 @@ impl Chance {
 fn live(seed: u64, mistake: Option<Mistake>) -> Result<(), String> {
     let mut chance = Chance(seed);
     let nodes = 3 + chance.below(3);
-    let mut world = World::new(nodes, chance.below(nodes), seed % 2 == 0, mistake);
+    let mut world = World::new(nodes, chance.below(nodes), seed.is_multiple_of(2), mistake);
     for _ in 0..STEPS {
         let step = match chance.below(2000) {
             0 => chance.pick(&world.crashes()),
