@@ -113,6 +113,11 @@ class Lab:
 
     # --- what keepers have ---
 
+    def stays(self, host):
+        """The cgroups of jobs on a host: at home in their callers', elsewhere in that of all guests."""
+        host = self.cgroup(host)
+        return sorted([*host.glob("om-*-*/"), *(host / "om-guests").glob("om-*-*/")])
+
     def keepers(self, host):
         """The keepers' pids on a host, the youngest last."""
         found = [pid for pid in self.pids(self.cgroup(host)) if command_line(pid) == "/proc/self/exe keeper "]
@@ -120,8 +125,7 @@ class Lab:
 
     def has_job(self, host, keeper):
         """Whether processes of a job, those of its cgroup, are this keeper's."""
-        cgroups = self.cgroup(host).glob("om-*")
-        return any(parent(pid) == keeper for cgroup in cgroups for pid in self.pids(cgroup))
+        return any(parent(pid) == keeper for cgroup in self.stays(host) for pid in self.pids(cgroup))
 
     def nests(self, host):
         """The mount namespaces of the jobs that are on a host, or arriving."""
@@ -144,7 +148,7 @@ class Lab:
         """Where the job's processes are: (host, cgroup, whether they may run)."""
         found = []
         for host in hosts:
-            for cgroup in sorted(self.cgroup(host).glob("om-*")):
+            for cgroup in self.stays(host):
                 if any(job.marker in command_line(pid) for pid in self.pids(cgroup)):
                     try:
                         frozen = "frozen 1" in (cgroup / "cgroup.events").read_text()
@@ -155,7 +159,7 @@ class Lab:
 
     def has_copy(self, job, host):
         """Whether there is a process of the job on this host, also one that is just being restored."""
-        cgroups = [self.cgroup(host), *self.cgroup(host).glob("*/")]
+        cgroups = [self.cgroup(host), *self.cgroup(host).glob("*/"), *self.stays(host)]
         return any(job.marker in command_line(pid) for cgroup in cgroups for pid in self.pids(cgroup))
 
     def remains(self):
@@ -166,7 +170,7 @@ class Lab:
             for pid in self.pids(self.cgroup(host)):
                 if pid != daemon and namespace_pid(pid) != "1" and command_line(pid):
                     found.append("%s: process %d: %s" % (host, pid, command_line(pid)[:100]))
-            found += ["%s: cgroup %s" % (host, path.name) for path in self.cgroup(host).glob("om-*/")]
+            found += ["%s: cgroup %s" % (host, path.name) for path in self.stays(host)]
             found += ["%s: socket %s" % (host, path.name) for path in (self.root(host) / "run/om/keepers").glob("*")]
             try:
                 mounts = Path("/proc", str(daemon), "mountinfo").read_text().splitlines()

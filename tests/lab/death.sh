@@ -94,7 +94,8 @@ drains() {
 own_job_on_third() {
     on -d --user "$OM_USER" h2 om run sleep 1000 >/dev/null
     until_ok on h2 pgrep -x -u "$OM_USER" om
-    own=$(on h2 pgrep -x -u "$OM_USER" om)
+    # The first of its two processes is the deputy.
+    own=$(on h2 pgrep -o -x -u "$OM_USER" om)
     until_ok as_user h2 om move "$own" "$THIRD"
 }
 

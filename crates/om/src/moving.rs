@@ -205,9 +205,15 @@ impl<'a> Follow<'a> {
         news
     }
 
+    /// A stay reason, or the last move's failure: it may read like that of the move before.
     fn refused(&self, pid: u32) -> Failure {
-        let reasons = self.process.stay_reasons().unwrap_or_default();
-        let why = if reasons.is_empty() { "nothing says why".to_owned() } else { reasons.join("; ") };
+        let mut why = self.process.stay_reasons().unwrap_or_default().join("; ");
+        if why.is_empty() {
+            why = match self.process.result() {
+                Ok(Some(MoveResult::Failed { reason, .. })) => reason,
+                _ => "nothing says why".to_owned(),
+            };
+        }
         Failure::Job { pid, what: format!("stays {}: {why}", at(&self.from.to_string())) }
     }
 }

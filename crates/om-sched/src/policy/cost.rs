@@ -45,7 +45,7 @@ pub struct CostSettings {
     /// How many times its cost a move has to win beyond that cost, 0 to 100. More moves less, and only what has
     /// lived longer.
     pub min_return: f64,
-    /// Nodes whose measured speeds differ by no more than this share count as equally fast, 0 to 1.
+    /// A node that is faster by no more than this share counts as equally fast, 0 to 1.
     pub speed_tolerance: f64,
 }
 
@@ -101,11 +101,12 @@ impl Cost {
         targets
     }
 
-    /// The other node's figures, as fast as this one if the measured difference is within the tolerance.
+    /// The other node's figures; it counts as no faster than this one if the measured difference is within the tolerance. One
+    /// that is slower counts as what it is: if slower nodes were taken for equal, a job could go in a circle of nodes each of
+    /// which is as good as the one before. So every move lowers the sum of all slowdowns, and that cannot go on for ever.
     fn tolerant(&self, here: Figures, there: Figures) -> Figures {
-        let ratio = there.speed / here.speed;
-        let limit = 1.0 + self.settings.speed_tolerance;
-        if ratio <= limit && ratio >= 1.0 / limit { Figures { speed: here.speed, ..there } } else { there }
+        let is_equal = (1.0..=1.0 + self.settings.speed_tolerance).contains(&(there.speed / here.speed));
+        if is_equal { Figures { speed: here.speed, ..there } } else { there }
     }
 
     fn weigh_pair(&self, here: Figures, job: &Job, there: Figures) -> Weighing {
