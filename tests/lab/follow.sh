@@ -64,13 +64,16 @@ lazily() {
     as_user h1 om move --lazy "$pid" "$SECOND"
     until_ok on h1 grep --quiet h2 "$dir/ticks"
     same_memory
-    until_is '' om_file stay
-    move_by "$THIRD" lazy
+    moves_on "$THIRD" --lazy
     until_ok on h1 grep --quiet h3 "$dir/ticks"
-    until_is '' om_file stay
-    move_by home lazy
+    moves_on home --lazy
     as_user h1 touch "$dir/end"
     has_ended 0
+}
+
+# As soon as it can, which is when all of its memory has come.
+moves_on() { # ADDRESS|home [OPTION…]
+    until_ok as_user h1 om move "${@:2}" "$pid" "$1"
 }
 
 not_before_all() {
@@ -79,9 +82,8 @@ not_before_all() {
     until_is "$SECOND" om_file where
     # Home may not have heard yet that it stays; then the node where it is says so.
     ! write_om_file where home || until_ok on h1 grep --quiet "^failed .*still coming from $HOME_NODE" "$ROOT/$pid/om/result"
-    until_is '' om_file stay
     is where "$(om_file where)" "$SECOND"
-    move_to home
+    moves_on home
     same_memory
     as_user h1 touch "$dir/end"
     has_ended 0
