@@ -118,7 +118,7 @@ impl Residence {
         launch.joined.push(cgroup.path().to_owned());
         let owner = launch.credentials.uid;
         let terminal = streams.contains(&StreamKind::Terminal).then_some((owner, size.0, size.1));
-        let (job_ends, ends) = make_pipes(streams)?;
+        let (job_ends, ends) = make_pipes(streams, &launch.credentials)?;
         let mut fds: Vec<BorrowedFd<'_>> = job_ends.pipes.iter().flatten().map(AsFd::as_fd).collect();
         let gate = files.as_ref().map(|_| nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)).transpose()?;
         fds.extend(gate.as_ref().map(|(wait, _)| wait.as_fd()));
@@ -155,7 +155,7 @@ impl Residence {
         follows: bool,
     ) -> Result<(Self, Ends), criu::Error> {
         let failed = |error: io::Error| criu::Error::Failed { action: "restore", message: error.to_string() };
-        let (job_ends, ends) = make_pipes(spec.streams).map_err(failed)?;
+        let (job_ends, ends) = make_pipes(spec.streams, &spec.credentials).map_err(failed)?;
         let terminal = nest.terminal.take();
         let mut externals = Vec::new();
         for (name, fd) in names.pipes.iter().zip(&job_ends.pipes) {
@@ -318,7 +318,9 @@ fn clear(directory: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-fn make_pipes(streams: [StreamKind; 3]) -> io::Result<(JobEnds, Ends)> {
+/// The pipes are the job's user's, as if that had made them: who may open `/dev/stdout` depends on it, and so does our own
+/// look at what the job has not read.
+fn make_pipes(streams: [StreamKind; 3], owner: &Credentials) -> io::Result<(JobEnds, Ends)> {
     let (report, report_job) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
     let mut ends = Ends { inputs: [None, None], outputs: [None, None, None], report };
     let mut pipes = [None, None, None, Some(report_job)];
@@ -333,6 +335,9 @@ fn make_pipes(streams: [StreamKind; 3]) -> io::Result<(JobEnds, Ends)> {
             ends.outputs[index] = Some(ours);
             pipes[index + 1] = Some(job);
         }
+    }
+    for pipe in pipes.iter().flatten() {
+        std::os::unix::fs::fchown(pipe, Some(owner.uid), Some(owner.gid))?;
     }
     Ok((JobEnds { pipes }, ends))
 }
