@@ -261,7 +261,9 @@ impl Keeper {
     /// The candidate has the job from now on.
     pub(super) fn grant(&mut self, epoch: u64) {
         self.moving_since = None;
-        let last = self.residence.as_ref().map(|_| Status { migrating: false, ..self.status() });
+        // Nothing kept it here but what has hold of its frozen copy for the move.
+        let last =
+            self.residence.as_ref().map(|_| Status { migrating: false, stay: Vec::new(), ..self.status() });
         let Side::Home(home) = &mut self.side else { return };
         // What its new node will tell soon.
         if let Some(last) = last {
