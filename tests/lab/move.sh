@@ -28,6 +28,7 @@ main() {
     try "what a guest writes is in home's files" files_at_home
     try "threads, children, shared memory, deleted files move along" a_zoo
     try "many moves in a row do no harm" many_moves
+    try "fifty processes move along, and can move again" many_processes
     try "om-migd may be killed and started again at both ends" without_om_migd
     try "om run --time counts what was used on all nodes" time_of_all_nodes
 }
@@ -376,6 +377,24 @@ many_moves() {
     done
     is nmigs "$(om_file nmigs)" 15
     end_ticker 0
+}
+
+# All of them map the same files, which are opened on the new node at the same moment.
+many_processes() {
+    start_job python3 -c 'import os, time
+for child in range(50):
+    if os.fork() == 0:
+        break
+while not os.path.exists("end"):
+    time.sleep(0.05)'
+    local round
+    for round in 1 2 3; do
+        move_to "$SECOND"
+        is stay "$(om_file stay)" ''
+        move_to home
+    done
+    as_user h1 touch "$dir/end"
+    has_ended 0
 }
 
 without_om_migd() {

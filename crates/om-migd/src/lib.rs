@@ -17,6 +17,7 @@ pub mod limits;
 pub mod nest;
 pub mod net;
 pub mod passing;
+pub mod paths;
 pub mod peer;
 pub mod snapshot;
 pub mod stay;

@@ -32,8 +32,9 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
 
+use crate::bytes::Bytes;
 use crate::passing::{receive_frame, send_frame};
-use crate::{criu, limits, sys};
+use crate::{criu, limits, paths, sys};
 
 /// Where the job's root is, in the nest.
 pub const ROOT: &str = "/run/om-root";
@@ -77,6 +78,8 @@ pub struct Request {
     /// Its PID 1 stands ready, and begins once a byte comes from a pipe whose end is the last descriptor but the
     /// device. If the pipe is closed it is gone.
     pub waits: bool,
+    /// Files to look up in the home file system.
+    pub paths: Vec<Bytes>,
 }
 
 /// The job to launch.
@@ -239,6 +242,9 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     let device = request.home_file_system.as_ref().and_then(|_| fds.pop());
     let gate = if request.waits { fds.pop() } else { None };
     mount_everything(&request, device, socket)?;
+    if request.home_file_system.is_some() {
+        paths::look_up(std::mem::take(&mut request.paths));
+    }
     let terminal = request.terminal.map(open_terminal).transpose()?;
     let namespace = File::open("/proc/self/ns/mnt")?;
     let images = File::open(IMAGES)?;

@@ -489,6 +489,7 @@ fn prepare_place(
         terminal: terminal.then_some((spec.credentials.uid, 24, 80)),
         launch: None,
         waits: false,
+        paths: Vec::new(),
     };
     let Some(line) = line else {
         return Ok((Place::Nest(Nest::build(&request, &[], || Ok(()))?), None));
@@ -531,6 +532,7 @@ fn prepare_place(
         return Ok((Place::Newborn(Box::new(made), newborn), Some(Arc::new(session))));
     }
     request.home_file_system = Some(spec.home.to_string());
+    request.paths.clone_from(&offer.paths);
     let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
     Ok((Place::Nest(nest), Some(Arc::new(session))))
 }

@@ -30,6 +30,7 @@ use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome, Way};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::Stream;
+use crate::paths;
 use crate::stay;
 use crate::stdio::{InputState, OutputState};
 
@@ -159,9 +160,12 @@ impl Keeper {
     /// Asks the target whether it takes the job.
     fn offer(&mut self, epoch: u64) {
         let (Some(departure), Some(identity)) = (&mut self.departure, self.identity.clone()) else { return };
-        let (rss_bytes, init) = match &self.residence {
-            Some(residence) => (inspect::activity(&residence.cgroup).rss_bytes, residence.init_program()),
-            None => (0, OM_INIT.to_vec()),
+        let (rss_bytes, init, paths) = match &self.residence {
+            Some(residence) => {
+                let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
+                (rss_bytes, residence.init_program(), paths::of(&residence.cgroup))
+            }
+            None => (0, OM_INIT.to_vec(), Vec::new()),
         };
         departure.limit += Duration::from_secs(rss_bytes / SLOWEST);
         let offer = Offer {
@@ -173,6 +177,7 @@ impl Keeper {
             cpu: Cpu::read(Path::new("/proc")).demand(self.spec.cpu),
             way: departure.way,
             init: Bytes(init),
+            paths,
             newborn: self.unborn.clone().map(Box::new),
         };
         let what = if offer.newborn.is_some() { "beginning on" } else { "moving to" };

@@ -129,6 +129,7 @@ impl Residence {
             terminal,
             launch: Some(launch),
             waits: gate.is_some(),
+            paths: Vec::new(),
         };
         let mut nest = Nest::build(&request, &fds, serve)?;
         let init = nest.init.ok_or_else(|| io::Error::other("the job has no PID 1"))?;

@@ -63,6 +63,8 @@ pub struct Offer {
     pub way: Way,
     /// The job's PID 1 as a file.
     pub init: Bytes,
+    /// Files that it uses, as it sees them: to be looked up before it stands still.
+    pub paths: Vec<Bytes>,
     /// The job itself, if it has not begun yet.
     pub newborn: Option<Box<Newborn>>,
 }
