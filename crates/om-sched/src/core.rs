@@ -19,6 +19,7 @@
 
 mod aftermath;
 mod answering;
+mod asking;
 mod explain;
 mod orders;
 mod starting;
@@ -28,26 +29,23 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use om_proto::offer::{Answer, Ask};
-use om_proto::omfs::Bounds;
-
 pub use explain::{CandidateSays, JobSays, NodeSays};
 
 use crate::Time;
-use crate::figures::{Figures, to_milli};
-use crate::guard::{self, Refusal};
+use crate::figures::Figures;
+use crate::guard;
 use crate::history::{Decision, History, Outcome};
 use crate::job::Snapshot;
 use crate::jobs::Jobs;
 use crate::node::{Node, Report};
 use crate::nodes::{Heard, Nodes, Reports};
-use crate::offer::{Offer, Promises, Question, Questions};
-use crate::policy::{Event, Policy, Proposal};
+use crate::offer::{Offer, Promises, Questions};
+use crate::policy::{Event, Policy};
 use crate::price::{Price, PriceLine};
 use crate::random::Random;
 use crate::settings::Settings;
-use crate::start::Starts;
-use crate::view::{Job, View, Weighing};
+use crate::start::{NewJob, Starts};
+use crate::view::Weighing;
 
 /// A reading of the om files that is older than this is not fresh enough to answer with.
 const FRESH_READING: Duration = Duration::from_millis(10);
@@ -94,10 +92,8 @@ pub enum Input<'a> {
     Starting {
         /// Tells it from other jobs that are being started.
         ticket: u64,
-        /// Runnable tasks that it will have, as far as anybody can tell.
-        tasks: f64,
-        /// Where it may run.
-        bounds: Bounds,
+        /// What is known of it.
+        job: NewJob,
     },
     /// A move that the core requested is over.
     MoveEnded {
@@ -265,7 +261,7 @@ impl Core {
             Input::Snapshot(snapshot) => self.handle_snapshot(now, snapshot),
             Input::NoSnapshot => self.jobs.lose(),
             Input::Offer { from, authenticated, offer } => self.handle_offer(now, from, authenticated, offer),
-            Input::Starting { ticket, tasks, bounds } => self.handle_starting(now, ticket, tasks, bounds),
+            Input::Starting { ticket, job } => self.handle_starting(now, ticket, job),
             Input::MoveEnded { pid, end } => self.handle_move_end(now, pid, end),
         }
     }
@@ -392,84 +388,11 @@ impl Core {
         }
     }
 
-    fn handle_answer(&mut self, now: Time, from: IpAddr, answer: &Answer) {
-        let Some(question) = self.questions.answered(from, answer) else {
-            self.hear_start_answer(now, from, answer);
-            return;
-        };
-        if let (Some(node), Some(figures)) = (self.nodes.known_mut(from), Figures::from_answer(answer)) {
-            node.forget_inbound(question.proposal.pid);
-            node.hear_figures(now, figures);
-            self.note_speaker(now, from);
-        }
-        if answer.accepted {
-            self.decide_again(now, question);
-        } else {
-            self.forget_inbound(from, question.proposal.pid);
-            let reason: String = answer.reason.chars().filter(|c| !c.is_control()).take(120).collect();
-            self.rest(now, from, REST_AFTER_REFUSAL, &format!("it refused: {reason}"));
-            self.outcome(now, question.decision, Outcome::Refused { reason });
-        }
-        self.round(now);
-    }
-
     fn note_speaker(&mut self, now: Time, address: IpAddr) {
         self.speakers.push_back((now, address));
         if self.speakers.len() > SPEAKERS {
             self.speakers.pop_front();
         }
-    }
-
-    /// The node would take the job: is it still right to send it, on the figures that it gave?
-    fn decide_again(&mut self, now: Time, question: Question) {
-        let Proposal { pid, to, .. } = question.proposal;
-        let verdict = self.view(now, Some((pid, to)), None).map_err(|refusal| refusal.to_string()).and_then(
-            |mut view| {
-                if question.is_order {
-                    // Where it can be nowhere else, a job comes home even if it is not wanted there.
-                    let homeward = view.jobs.iter_mut().filter(|job| job.home == to);
-                    homeward.for_each(|job| job.bounds = Bounds::default());
-                }
-                self.recheck(now, &view, pid, to)?;
-                if question.is_order {
-                    return Ok(question.proposal.clone());
-                }
-                self.policy.confirm(now, &view, &question.proposal)
-            },
-        );
-        match verdict {
-            Ok(proposal) if (proposal.pid, proposal.to) == (pid, to) => {
-                self.history.reweigh(question.decision, &proposal.reason, proposal.weighing);
-                self.request(now, pid, to, question.decision, Some(question.ask.nonce));
-            }
-            verdict => {
-                let reason = verdict.err().unwrap_or_else(|| "the policy changed its mind".to_owned());
-                self.take_back(&question);
-                self.outcome(now, question.decision, Outcome::Dropped { reason });
-            }
-        }
-    }
-
-    /// Says exactly what the guard has against a move that it allowed a moment ago.
-    fn recheck(&self, now: Time, view: &View, pid: u32, to: IpAddr) -> Result<(), String> {
-        let job = view.jobs.iter().find(|job| job.pid == pid).ok_or_else(|| {
-            self.jobs
-                .get(pid)
-                .and_then(|job| self.check_job(now, job, true).err())
-                .unwrap_or(Refusal::NotHere)
-                .to_string()
-        })?;
-        let target = view.targets.iter().find(|target| target.address == to).ok_or_else(|| {
-            let own = self.own(now).map_err(|refusal| refusal.to_string());
-            match (own, self.nodes.get(to)) {
-                (Ok(own), Some(node)) => {
-                    guard::check_node(now, &own, &node).err().unwrap_or(Refusal::Untold).to_string()
-                }
-                (Err(refusal), _) => refusal,
-                (_, None) => "it is not heard any more".to_owned(),
-            }
-        })?;
-        view.allows(job, target).map_err(|refusal| refusal.to_string())
     }
 
     fn handle_move_end(&mut self, now: Time, pid: u32, end: MoveEnd) {
@@ -492,16 +415,9 @@ impl Core {
                 self.policy
                     .observe(now, &Event::Moved { pid, to: ended.to, rss_bytes: ended.rss_bytes, downtime });
                 let downtime_ms = downtime.map(guard::millis);
-                self.watches.push(aftermath::Watch {
-                    decision: ended.decision,
-                    pid,
-                    to: ended.to,
-                    took_ms,
-                    downtime_ms,
-                    before: ended.share,
-                    seen: None,
-                });
-                self.outcome(now, ended.decision, Outcome::Moved { took_ms, downtime_ms, share: None });
+                let outcome = Outcome::Moved { took_ms, downtime_ms, share: None };
+                self.watch(now, (ended.decision, pid, ended.to), ended.share, outcome.clone());
+                self.outcome(now, ended.decision, outcome);
             }
             MoveEnd::Failed { reason, only_the_job } => {
                 self.forget_inbound(ended.to, pid);
@@ -522,103 +438,10 @@ impl Core {
         self.round(now);
     }
 
-    /// One round: lets the policy propose, and asks the nodes that it chose.
-    fn round(&mut self, now: Time) {
-        if self.jobs.read_at().is_none() || self.free_slots() == 0 {
-            return;
-        }
-        let among = self.sample(now);
-        let Ok(view) = self.view(now, None, among.as_deref()) else { return };
-        if view.jobs.is_empty() || view.targets.is_empty() {
-            return;
-        }
-        let proposals = self.policy.decide(now, &view, &mut self.random);
-        for proposal in proposals {
-            if self.free_slots() == 0 {
-                return;
-            }
-            let job = view.jobs.iter().find(|job| job.pid == proposal.pid);
-            let target = view.targets.iter().find(|target| target.address == proposal.to);
-            // A policy that names what it was not shown, or the same twice, is not followed.
-            let (Some(job), Some(target)) = (job, target) else { continue };
-            if self.is_under_way(job.pid) || self.questions.asks(target.address) {
-                continue;
-            }
-            if view.allows(job, target).is_err() {
-                continue;
-            }
-            if self.settings.dry_run {
-                self.tell_only(now, job, proposal);
-            } else {
-                self.ask(now, job, proposal, false);
-            }
-        }
-    }
-
-    fn tell_only(&mut self, now: Time, job: &Job, proposal: Proposal) {
-        let told = self.history.last_of(now, job.pid, TELL_AGAIN);
-        if told.is_some_and(|told| told.to == proposal.to) {
-            return;
-        }
-        let to = proposal.to;
-        self.record(now, job.pid, to, proposal.reason, proposal.weighing, Outcome::WouldMove);
-    }
-
-    fn ask(&mut self, now: Time, job: &Job, proposal: Proposal, is_order: bool) {
-        let ask = Ask {
-            nonce: self.random.bits(),
-            rss_bytes: job.rss_bytes,
-            // No tasks at all would take the question back.
-            runnable_milli: to_milli(job.tasks).max(1),
-            cpu_features: job.cpu_features,
-            coming_home: job.home == proposal.to,
-        };
-        let to = proposal.to;
-        let decision =
-            self.record(now, job.pid, to, proposal.reason.clone(), proposal.weighing, Outcome::Asked);
-        if let Some(node) = self.nodes.known_mut(to) {
-            node.expect(now, job.pid, job.tasks);
-        }
-        self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask.clone()) });
-        let question = Question::new(ask, proposal, decision, is_order, now + self.settings.ask_timeout);
-        self.questions.put(question);
-    }
-
-    fn request(&mut self, now: Time, pid: u32, to: IpAddr, decision: u64, nonce: Option<u64>) {
-        let Some(job) = self.jobs.get(pid) else { return };
-        let (rss_bytes, home) = (job.rss_bytes, job.home == to || (job.is_own && self.here == Some(to)));
-        let tasks = self.jobs.tasks(pid);
-        if let Some(node) = self.nodes.known_mut(to) {
-            node.expect(now, pid, tasks);
-        }
-        let share = self.jobs.share(pid);
-        self.moves.insert(pid, Move { to, since: now, rss_bytes, decision, nonce, share });
-        self.outputs.push_back(Output::Move { pid, to, home });
-        self.outcome(now, decision, Outcome::Requested);
-    }
-
-    fn is_under_way(&self, pid: u32) -> bool {
-        self.moves.contains_key(&pid) || self.questions.is_about(pid)
-    }
-
-    fn free_slots(&self) -> usize {
-        self.settings.max_moves.saturating_sub(self.questions.len() + self.moves.len())
-    }
-
     fn rest(&mut self, now: Time, address: IpAddr, base: Duration, reason: &str) {
         let in_a_row = self.rests.get(&address).map_or(0, |rest| rest.in_a_row);
         let until = now + growing(base, in_a_row);
         self.rests.insert(address, Rest { until, in_a_row: in_a_row + 1, reason: reason.to_owned() });
-    }
-
-    fn take_back(&mut self, question: &Question) {
-        self.forget_inbound(question.proposal.to, question.proposal.pid);
-        self.withdraw(question.proposal.to, question.ask.nonce);
-    }
-
-    fn withdraw(&mut self, to: IpAddr, nonce: u64) {
-        let ask = Ask { nonce, rss_bytes: 0, runnable_milli: 0, cpu_features: 0, coming_home: false };
-        self.outputs.push_back(Output::Send { to, offer: Offer::Ask(ask) });
     }
 
     fn forget_inbound(&mut self, to: IpAddr, pid: u32) {
@@ -637,19 +460,27 @@ impl Core {
         outcome: Outcome,
     ) -> u64 {
         let job = self.jobs.get(pid);
-        let decision = self.history.record(Decision {
-            id: 0,
-            at: now,
-            changed: now,
+        let command = job.map(|job| job.command.clone()).unwrap_or_default();
+        let rss_bytes = job.map_or(0, |job| job.rss_bytes);
+        let from = self.here.unwrap_or(to);
+        let (id, at, changed) = (0, now, now);
+        self.tell_decision(Decision {
+            id,
+            at,
+            changed,
             pid,
-            command: job.map(|job| job.command.clone()).unwrap_or_default(),
-            from: self.here.unwrap_or(to),
+            command,
+            from,
             to,
             reason,
             weighing,
-            rss_bytes: job.map_or(0, |job| job.rss_bytes),
+            rss_bytes,
             outcome,
-        });
+        })
+    }
+
+    fn tell_decision(&mut self, decision: Decision) -> u64 {
+        let decision = self.history.record(decision);
         self.outputs.push_back(Output::Decided(Box::new(decision.clone())));
         decision.id
     }

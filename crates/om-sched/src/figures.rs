@@ -31,6 +31,12 @@ impl Figures {
         (tasks / self.cpus).max(1.0) / self.speed
     }
 
+    /// The CPUs that `tasks` new tasks get among those that are there: CPU seconds a second.
+    #[must_use]
+    pub fn share(&self, tasks: f64) -> f64 {
+        tasks * (self.cpus / (self.load() + tasks)).min(1.0)
+    }
+
     /// L + b: all runnable tasks.
     #[must_use]
     pub fn load(&self) -> f64 {

@@ -42,6 +42,15 @@ pub enum Outcome {
         /// What it has brought, once that could be seen.
         share: Option<Share>,
     },
+    /// A new job was to begin there, on the node that `to` names.
+    Started {
+        /// How many nodes were asked.
+        asked: usize,
+        /// For how long the job waited for their answers.
+        took_ms: u64,
+        /// What it could expect here and what it got there, once that could be seen.
+        share: Option<Share>,
+    },
     /// The job stayed where it was.
     Failed {
         /// Why.
@@ -54,7 +63,7 @@ pub enum Outcome {
 /// How much CPU time a job got before a move and since, seconds a second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Share {
-    /// Before.
+    /// Before; what it could expect here, if it was started there.
     pub before: f64,
     /// Since it arrived.
     pub after: f64,
@@ -65,6 +74,17 @@ impl Outcome {
     #[must_use]
     pub fn is_final(&self) -> bool {
         !matches!(self, Self::Asked | Self::Requested)
+    }
+
+    /// The same, with what it brought.
+    #[must_use]
+    pub fn with_share(self, brought: Share) -> Self {
+        let share = Some(brought);
+        match self {
+            Self::Moved { took_ms, downtime_ms, .. } => Self::Moved { took_ms, downtime_ms, share },
+            Self::Started { asked, took_ms, .. } => Self::Started { asked, took_ms, share },
+            other => other,
+        }
     }
 }
 
@@ -117,6 +137,13 @@ impl fmt::Display for Decision {
                 }
                 if let Some(Share { before, after }) = share {
                     write!(f, ", got {before:.2} CPUs before and {after:.2} since")?;
+                }
+            }
+            Outcome::Started { asked, took_ms, share } => {
+                let place = if self.to == self.from { "here" } else { "there" };
+                write!(f, "starts {place}, {asked} asked in {took_ms} ms")?;
+                if let Some(Share { after, .. }) = share {
+                    write!(f, ", got {after:.2} CPUs")?;
                 }
             }
             Outcome::Failed { reason } => write!(f, "stays, the move failed: {reason}")?,

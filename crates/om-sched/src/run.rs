@@ -526,6 +526,8 @@ impl Daemon {
 fn say(decision: &Decision) {
     match decision.outcome {
         Outcome::Asked => log::debug!("{decision}"),
+        // Most jobs are short, and many.
+        Outcome::Started { .. } if decision.to == decision.from => log::debug!("{decision}"),
         Outcome::Failed { .. } => log::warn!("{decision}"),
         _ => log::info!("{decision}"),
     }

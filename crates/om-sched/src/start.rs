@@ -2,11 +2,27 @@
 
 use std::net::IpAddr;
 
+use om_proto::cpu::Baseline;
 use om_proto::offer::Answer;
 use om_proto::omfs::Bounds;
 
 use crate::Time;
 use crate::figures::Figures;
+
+/// What is known of a job that somebody is about to start.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewJob {
+    /// The process that will be the job; 0 if that cannot be told.
+    pub pid: u32,
+    /// Its command, for people.
+    pub command: String,
+    /// Runnable tasks that it will have, as far as anybody can tell.
+    pub tasks: f64,
+    /// Where its user wants it.
+    pub bounds: Bounds,
+    /// What it will use of a CPU.
+    pub cpu: Baseline,
+}
 
 /// One of the nodes that were asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,10 +51,10 @@ pub enum Reply {
 pub struct Start {
     /// What the caller calls it.
     pub ticket: u64,
-    /// Its runnable tasks.
-    pub tasks: f64,
-    /// Where its user wants it.
-    pub bounds: Bounds,
+    /// What is known of it.
+    pub job: NewJob,
+    /// When it was to start.
+    pub since: Time,
     /// Who was asked.
     pub asked: Vec<Asked>,
     /// How often more nodes were asked.
@@ -74,7 +90,7 @@ impl Starts {
             Some(figures) if answer.accepted => Reply::Yes(figures),
             _ => Reply::No,
         };
-        let tasks = self.waiting[found].tasks;
+        let tasks = self.waiting[found].job.tasks;
         let has_room = Figures::from_answer(answer)
             .is_some_and(|figures| answer.accepted && figures.load() + tasks <= figures.cpus);
         let is_complete =

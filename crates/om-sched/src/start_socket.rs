@@ -1,9 +1,12 @@
 //! The socket on which `om run` asks where a job is to start, before it starts it.
 //!
 //! ```text
-//! om run   ── {"tasks":1,"on":["10.0.0.2"],"not_on":[],"stay":false} ──▶   one line of JSON, every key may be missing
-//!         ◀── {"node":"10.0.0.2"}, or {"node":null}: on this node ──────   one line, then the connection is closed
+//! om run   ── {"command":"make","tasks":1,"on":["10.0.0.2"],"not_on":[],"stay":false,"cpu":"x86-64-v2"} ──▶
+//!         ◀── {"node":"10.0.0.2"}, or {"node":null}: on this node ──────   then the connection is closed
 //! ```
+//!
+//! Each is one line of JSON, and every key of the question may be missing. The process that asks is the one that becomes
+//! the job, as the kernel names it.
 //!
 //! Anybody on this node may ask, so nothing is believed and everything is bounded: the length of a line, the time, and
 //! how many may wait, of each user too, as the kernel names it. Who is turned away gets no answer and starts here. All
@@ -18,14 +21,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use om_proto::cpu::Baseline;
 use om_proto::omfs::{Bounds, MOST_NODES};
 use serde::{Deserialize, Serialize};
 
 use crate::Time;
 use crate::local;
+use crate::start::NewJob;
 
-/// The longest question: two full lists of the longest addresses.
-const LONGEST: usize = 2 * MOST_NODES * 50 + 200;
+/// The longest question: two full lists of the longest addresses, and a command.
+const LONGEST: usize = 2 * MOST_NODES * 50 + 200 + 6 * LONGEST_COMMAND;
+/// The longest command, in bytes.
+const LONGEST_COMMAND: usize = 256;
 /// Who may wait at once, and how many of one user.
 const ASKERS: usize = 256;
 const ASKERS_OF_A_USER: usize = 64;
@@ -38,15 +45,18 @@ const MOST_TASKS: f64 = 1024.0;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Line {
+    command: String,
     tasks: f64,
     on: Vec<IpAddr>,
     not_on: Vec<IpAddr>,
     stay: bool,
+    cpu: Baseline,
 }
 
 impl Default for Line {
     fn default() -> Self {
-        Self { tasks: 1.0, on: Vec::new(), not_on: Vec::new(), stay: false }
+        let (command, cpu) = (String::new(), Baseline::Native);
+        Self { command, tasks: 1.0, on: Vec::new(), not_on: Vec::new(), stay: false, cpu }
     }
 }
 
@@ -60,10 +70,8 @@ struct Answer {
 pub struct Starting {
     /// Names it in the answer.
     pub ticket: u64,
-    /// Runnable tasks that it is going to have.
-    pub tasks: f64,
-    /// Where its user wants it.
-    pub bounds: Bounds,
+    /// What is known of it.
+    pub job: NewJob,
 }
 
 /// The socket and those who ask.
@@ -77,6 +85,7 @@ pub struct StartSocket {
 struct Asker {
     stream: UnixStream,
     uid: u32,
+    pid: u32,
     line: Vec<u8>,
     has_asked: bool,
     deadline: Time,
@@ -113,7 +122,9 @@ impl StartSocket {
             }
             come.push(stream.as_raw_fd());
             let (line, deadline) = (Vec::new(), now + PATIENCE);
-            let asker = Asker { stream, uid: peer.uid(), line, has_asked: false, deadline };
+            // 0 stands for a process that this one's PID namespace does not show.
+            let (uid, pid) = (peer.uid(), u32::try_from(peer.pid()).unwrap_or(0));
+            let asker = Asker { stream, uid, pid, line, has_asked: false, deadline };
             self.askers.insert(self.next_ticket, asker);
             self.next_ticket += 1;
         }
@@ -125,8 +136,8 @@ impl StartSocket {
         let mut questions = Vec::new();
         self.askers.retain(|ticket, asker| match asker.read() {
             Ok(None) => true,
-            Ok(Some((tasks, bounds))) => {
-                questions.push(Starting { ticket: *ticket, tasks, bounds });
+            Ok(Some(job)) => {
+                questions.push(Starting { ticket: *ticket, job });
                 true
             }
             Err(error) => {
@@ -149,7 +160,7 @@ impl StartSocket {
 }
 
 impl Asker {
-    fn read(&mut self) -> io::Result<Option<(f64, Bounds)>> {
+    fn read(&mut self) -> io::Result<Option<NewJob>> {
         if self.has_asked {
             return Ok(None);
         }
@@ -168,12 +179,16 @@ impl Asker {
         }
         self.has_asked = true;
         let line: Line = serde_json::from_slice(&self.line)?;
-        let bounds = Bounds { on: line.on, not_on: line.not_on, stay: line.stay };
+        let bounds = Bounds { on: line.on.clone(), not_on: line.not_on.clone(), stay: line.stay };
         bounds.verify().map_err(io::Error::other)?;
         if !(line.tasks > 0.0 && line.tasks <= MOST_TASKS) {
             return Err(io::Error::other(format!("tasks must be more than 0, up to {MOST_TASKS}")));
         }
-        Ok(Some((line.tasks, bounds)))
+        if line.command.len() > LONGEST_COMMAND {
+            return Err(io::Error::other(format!("a command has at most {LONGEST_COMMAND} bytes")));
+        }
+        let Line { command, tasks, cpu, .. } = line;
+        Ok(Some(NewJob { pid: self.pid, command, tasks, bounds, cpu }))
     }
 }
 
@@ -214,8 +229,8 @@ mod tests {
         let other = asks(&path, b"{\"tasks\":4,\"on\":[\"10.0.0.2\"],\"not_on\":[\"10.0.0.3\"]}\n");
         socket.accept(NOW);
         let questions = socket.questions();
-        assert_eq!((questions[0].tasks, questions[0].bounds.is_free()), (1.0, true));
-        assert_eq!((questions[1].tasks, questions[1].bounds.on.len()), (4.0, 1));
+        assert_eq!((questions[0].job.tasks, questions[0].job.bounds.is_free()), (1.0, true));
+        assert_eq!((questions[1].job.tasks, questions[1].job.bounds.on.len()), (4.0, 1));
         assert_eq!(socket.questions(), vec![], "each is asked once");
         socket.answer(questions[1].ticket, Some(IpAddr::from([10, 0, 0, 2])));
         socket.answer(questions[0].ticket, None);
@@ -232,7 +247,7 @@ mod tests {
         socket.accept(NOW);
         assert_eq!(socket.questions(), vec![]);
         asker.write_all(b"sks\":2}\n").unwrap();
-        assert_eq!(socket.questions()[0].tasks, 2.0);
+        assert_eq!(socket.questions()[0].job.tasks, 2.0);
     }
 
     #[test]
@@ -246,6 +261,7 @@ mod tests {
             b"{\"tasks\":1e300}\n",
             b"{\"on\":[\"h2\"]}\n",
             b"{\"why\":1}\n",
+            b"{\"cpu\":\"486\"}\n",
             &long,
             many.as_bytes(),
         ] {

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use om_proto::cpu::Baseline;
 use om_proto::omfs::Bounds;
 use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
 use om_sched::core::{Core, Input, MoveEnd, Output};
 use om_sched::figures::to_milli;
 use om_sched::job::{Admin, LocalJob, Place, Snapshot};
 use om_sched::random::Random;
+use om_sched::start::NewJob;
 
 use crate::agenda::Event;
 use crate::audit::GUEST_LIMIT;
@@ -137,8 +139,16 @@ impl World<'_> {
             return Ok(());
         }
         self.read_if_old(node)?;
-        let (ticket, tasks) = (job.into(), f64::from(arrival.threads));
-        self.tell(node, Input::Starting { ticket, tasks, bounds: Bounds::default() })
+        let ticket = job.into();
+        let job = NewJob {
+            // What the history would say of it nobody reads.
+            pid: 0,
+            command: String::new(),
+            tasks: f64::from(arrival.threads),
+            bounds: Bounds::default(),
+            cpu: Baseline::Native,
+        };
+        self.tell(node, Input::Starting { ticket, job })
     }
 
     /// A datagram arrives.

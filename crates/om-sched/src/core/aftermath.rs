@@ -1,4 +1,5 @@
-//! What a move has brought: how much CPU time the job got before it, and how much it gets where it is now.
+//! What a move has brought: how much CPU time the job got before it, and how much it gets where it is now; and what
+//! a job gets that was started elsewhere, beside what it could expect here.
 //!
 //! Only a job that still has an entry here can be watched: an own job wherever it is, not a guest that went on.
 
@@ -15,21 +16,33 @@ const WATCH: Duration = Duration::from_secs(5);
 /// A job that ends or moves on earlier tells something if it was watched for so long.
 const LEAST: Duration = Duration::from_secs(2);
 
-/// A job that has moved.
+/// A job that has moved or was started elsewhere.
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
-    pub decision: u64,
-    pub pid: u32,
-    pub to: IpAddr,
-    pub took_ms: u64,
-    pub downtime_ms: Option<u64>,
-    /// CPU seconds a second that it got before.
-    pub before: f64,
+    decision: u64,
+    pid: u32,
+    to: IpAddr,
+    since: Time,
+    /// What is to be completed by what it brought.
+    outcome: Outcome,
+    /// CPU seconds a second that it got before, or could expect here.
+    before: f64,
     /// When it was seen first where it is now, and last, with what it had used.
-    pub seen: Option<[(Time, Duration); 2]>,
+    seen: Option<[(Time, Duration); 2]>,
 }
 
 impl Core {
+    /// From now on, looks at what this job gets there.
+    pub(super) fn watch(
+        &mut self,
+        now: Time,
+        (decision, pid, to): (u64, u32, IpAddr),
+        before: f64,
+        outcome: Outcome,
+    ) {
+        self.watches.push(Watch { decision, pid, to, since: now, outcome, before, seen: None });
+    }
+
     /// The om files were read: looks at those that have moved.
     pub(super) fn watch_moved(&mut self, now: Time) {
         let mut over = Vec::new();
@@ -44,7 +57,8 @@ impl Core {
                 (None, _) => {}
             }
             let Some([first, last]) = watch.seen else {
-                if job.is_none() {
+                // A job that was just started is not listed at once.
+                if now.saturating_sub(watch.since) >= WATCH {
                     over.push((watch.decision, None));
                 }
                 continue;
@@ -60,10 +74,9 @@ impl Core {
             let Some(position) = self.watches.iter().position(|watch| watch.decision == decision) else {
                 continue;
             };
-            let Watch { took_ms, downtime_ms, before, .. } = self.watches.remove(position);
+            let Watch { before, outcome, .. } = self.watches.remove(position);
             if let Some(after) = after {
-                let share = Some(Share { before, after });
-                self.outcome(now, decision, Outcome::Moved { took_ms, downtime_ms, share });
+                self.outcome(now, decision, outcome.with_share(Share { before, after }));
             }
         }
     }

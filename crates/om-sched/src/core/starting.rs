@@ -25,8 +25,9 @@ use super::{Core, Output};
 use crate::Time;
 use crate::figures::{Figures, to_milli};
 use crate::guard;
+use crate::history::{Decision, Outcome};
 use crate::offer::Offer;
-use crate::start::{Asked, Reply, Start};
+use crate::start::{Asked, NewJob, Reply, Start};
 
 /// How many nodes are looked at for each one that is asked: some are not fit to be asked.
 const LOOK_AT: usize = 4;
@@ -34,10 +35,10 @@ const LOOK_AT: usize = 4;
 const FASTER: f64 = 1.15;
 
 impl Core {
-    pub(super) fn handle_starting(&mut self, now: Time, ticket: u64, tasks: f64, bounds: Bounds) {
-        let start = Start { ticket, tasks, bounds, asked: Vec::new(), rounds: 0, deadline: now };
+    pub(super) fn handle_starting(&mut self, now: Time, ticket: u64, job: NewJob) {
+        let start = Start { ticket, job, since: now, asked: Vec::new(), rounds: 0, deadline: now };
         if let Some(start) = self.ask_more(now, start) {
-            self.start_here(start.ticket, start.tasks);
+            self.start_here(start.ticket, start.job.tasks);
         }
     }
 
@@ -56,7 +57,7 @@ impl Core {
     /// All that were asked have answered, or have had the time for it.
     fn go_on(&mut self, now: Time, start: Start) {
         let has_room = |asked: &Asked| match asked.reply {
-            Reply::Yes(figures) => figures.load() + start.tasks <= figures.cpus,
+            Reply::Yes(figures) => figures.load() + start.job.tasks <= figures.cpus,
             _ => false,
         };
         let enough = start.rounds >= self.settings.start_rounds || start.asked.iter().any(has_room);
@@ -72,12 +73,12 @@ impl Core {
         if to.is_empty() {
             return Some(start);
         }
-        let cpu_features = self.own(now).map_or(0, |own| own.node.cpu_features);
+        let cpu_features = self.features_for(now, start.job.cpu);
         for to in to {
             let ask = Ask {
                 nonce: self.random.bits(),
                 rss_bytes: 0,
-                runnable_milli: to_milli(start.tasks).max(1),
+                runnable_milli: to_milli(start.job.tasks).max(1),
                 cpu_features,
                 coming_home: false,
             };
@@ -102,20 +103,55 @@ impl Core {
         let there: Vec<Figures> = yes.iter().map(|(_, figures)| *figures).collect();
         let here = self.own(now).ok().and_then(|own| self.figures_for_start(&own.node, None));
         let chosen = match here {
-            Some(here) if self.is_wanted_here(start) => self.policy.start(&here, &there, start.tasks),
-            _ => least_burdened(&there, start.tasks),
+            Some(here) if self.is_wanted_here(start) => self.policy.start(&here, &there, start.job.tasks),
+            _ => least_burdened(&there, start.job.tasks),
         };
-        let chosen = chosen.and_then(|index| yes.get(index)).map(|(asked, _)| *asked);
+        let chosen = chosen.and_then(|index| yes.get(index)).copied();
         for asked in &start.asked {
-            if asked.reply != Reply::No && chosen.is_none_or(|chosen| chosen.nonce != asked.nonce) {
+            if asked.reply != Reply::No && chosen.is_none_or(|(chosen, _)| chosen.nonce != asked.nonce) {
                 self.withdraw(asked.to, asked.nonce);
             }
         }
+        self.note_start(now, start, here, chosen.map(|(asked, there)| (asked.to, there)));
         match chosen {
-            Some(Asked { to, .. }) => {
+            Some((Asked { to, .. }, _)) => {
                 self.outputs.push_back(Output::Start { ticket: start.ticket, to: Some(to) });
             }
-            None => self.start_here(start.ticket, start.tasks),
+            None => self.start_here(start.ticket, start.job.tasks),
+        }
+    }
+
+    /// Writes down where a job starts about which others were asked, and what it may expect.
+    fn note_start(&mut self, now: Time, start: &Start, here: Option<Figures>, to: Option<(IpAddr, Figures)>) {
+        let Some(from) = self.here.filter(|_| !start.asked.is_empty()) else { return };
+        let job = &start.job;
+        let expected_here = here.map_or(0.0, |here| here.share(job.tasks));
+        let reason = match to {
+            _ if !self.is_wanted_here(start) => "its user wants it elsewhere".to_owned(),
+            Some((_, there)) => {
+                let expected = there.share(job.tasks);
+                format!("may get {expected:.2} CPUs there and {expected_here:.2} here")
+            }
+            None => format!("may get {expected_here:.2} CPUs here, and none of those asked offers more"),
+        };
+        let asked = start.asked.len();
+        let took_ms = guard::millis(now.saturating_sub(start.since));
+        let outcome = Outcome::Started { asked, took_ms, share: None };
+        let decision = self.tell_decision(Decision {
+            id: 0,
+            at: start.since,
+            changed: now,
+            pid: job.pid,
+            command: job.command.clone(),
+            from,
+            to: to.map_or(from, |(address, _)| address),
+            reason,
+            weighing: None,
+            rss_bytes: 0,
+            outcome: outcome.clone(),
+        });
+        if let Some((to, _)) = to.filter(|_| job.pid != 0) {
+            self.watch(now, (decision, job.pid, to), expected_here, outcome);
         }
     }
 
@@ -125,7 +161,7 @@ impl Core {
     }
 
     fn is_wanted_here(&self, start: &Start) -> bool {
-        self.here.is_none_or(|here| start.bounds.wants(here, here).is_ok())
+        self.here.is_none_or(|here| start.job.bounds.wants(here, here).is_ok())
     }
 
     /// Nodes to look at, in random order: those that the user has named, or some of all.
@@ -153,15 +189,15 @@ impl Core {
         if among == 0
             || self.settings.dry_run
             || keeps_own
-            || start.bounds.stay
+            || start.job.bounds.stay
             || self.jobs.read_at().is_none()
         {
             return Vec::new();
         }
-        let looks = self.nodes_to_look_at(among, &start.bounds);
+        let looks = self.nodes_to_look_at(among, &start.job.bounds);
         let Ok(own) = self.own(now) else { return Vec::new() };
         let Some(here) = self.figures_for_start(&own.node, None) else { return Vec::new() };
-        let does_well_here = here.load() + start.tasks <= here.cpus && self.is_wanted_here(start);
+        let does_well_here = here.load() + start.job.tasks <= here.cpus && self.is_wanted_here(start);
         let mut to = Vec::new();
         for address in looks {
             if to.len() == among {
@@ -172,7 +208,7 @@ impl Core {
             let is_open = node.migration.as_ref().is_some_and(|it| !it.block && !it.expel);
             if is_open
                 && (!does_well_here || figures.speed >= here.speed * FASTER)
-                && start.bounds.wants(address, own.node.address).is_ok()
+                && start.job.bounds.wants(address, own.node.address).is_ok()
                 && !to.contains(&node.address)
                 && start.asked.iter().all(|asked| asked.to != node.address)
                 && guard::check_node(now, &own, &node).is_ok()

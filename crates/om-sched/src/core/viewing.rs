@@ -99,12 +99,17 @@ impl Core {
             moves: job.moves,
             bounds: job.bounds.clone(),
             move_cost_s: price.fixed_s + job.rss_bytes as f64 / price.bytes_per_s,
-            cpu_features: match job.cpu_baseline {
-                Baseline::Native => self.own(now).map_or(0, |own| own.node.cpu_features),
-                // Every node has it or refuses when it is asked to take the job.
-                Baseline::X86(_) => 0,
-            },
+            cpu_features: self.features_for(now, job.cpu_baseline),
             command: job.command.clone(),
+        }
+    }
+
+    /// The CPU features that a node must have for a job of this node; 0 if any will do.
+    pub(super) fn features_for(&self, now: Time, baseline: Baseline) -> u64 {
+        match baseline {
+            Baseline::Native => self.own(now).map_or(0, |own| own.node.cpu_features),
+            // Every node has it or refuses when it is asked to take the job.
+            Baseline::X86(_) => 0,
         }
     }
 

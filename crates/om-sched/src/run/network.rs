@@ -128,9 +128,9 @@ impl Daemon {
             return;
         }
         self.read_if_old();
-        for Starting { ticket, tasks, bounds } in questions {
+        for Starting { ticket, job } in questions {
             let now = self.now();
-            self.core.handle(now, Input::Starting { ticket, tasks, bounds });
+            self.core.handle(now, Input::Starting { ticket, job });
             self.carry_out();
         }
     }

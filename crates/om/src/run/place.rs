@@ -7,7 +7,6 @@ use std::io::{self, Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -20,6 +19,8 @@ use crate::scheduler::{NodeName, Status};
 
 /// For so long an answer is waited for. Usually it takes a few milliseconds.
 const PATIENCE: Duration = Duration::from_millis(150);
+/// So many characters of a command are told, none of which takes more than four bytes.
+const LONGEST_COMMAND: usize = 64;
 /// The longest answer that makes sense.
 const LONGEST: usize = 256;
 
@@ -52,21 +53,33 @@ pub fn begin_on(args: &RunArgs, bounds: &Bounds) -> Option<IpAddr> {
     if args.here || bounds.stay || (args.lock && !is_named) {
         return None;
     }
-    match ask(&args.start_socket, bounds) {
+    match ask(args, bounds) {
         Ok(node) => node,
         // Nobody knows better than the user.
         Err(_) => bounds.on.iter().copied().find(|node| !bounds.not_on.contains(node)),
     }
 }
 
-fn ask(path: &Path, bounds: &Bounds) -> io::Result<Option<IpAddr>> {
+/// The command as people are shown it, if it is long its beginning.
+fn told_command(args: &RunArgs) -> String {
+    let words: Vec<_> = args.command.iter().map(|word| word.to_string_lossy()).collect();
+    words.join(" ").chars().take(LONGEST_COMMAND).collect()
+}
+
+fn ask(args: &RunArgs, bounds: &Bounds) -> io::Result<Option<IpAddr>> {
     let deadline = Instant::now() + PATIENCE;
     // A scheduler that hangs must not hang its askers: connecting waits as well.
     let descriptor = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None)?;
-    connect(descriptor.as_raw_fd(), &UnixAddr::new(path)?)?;
+    connect(descriptor.as_raw_fd(), &UnixAddr::new(&args.start_socket)?)?;
     let mut stream = UnixStream::from(descriptor);
     stream.set_nonblocking(false)?;
-    let question = json!({ "on": bounds.on, "not_on": bounds.not_on, "stay": bounds.stay });
+    let question = json!({
+        "command": told_command(args),
+        "on": bounds.on,
+        "not_on": bounds.not_on,
+        "stay": bounds.stay,
+        "cpu": args.cpu.unwrap_or_default(),
+    });
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{question}\n").as_bytes())?;
     let mut answer = Vec::new();
