@@ -71,6 +71,7 @@ starts_where_it_is_idle() {
     hog
     until_is "$SECOND" om_file where
     is 'its moves' "$(om_file nmigs)" 0
+    until_ok eval '[[ $(on h1 om why "$pid") == *"starts there, 1 asked in "*" ms, got "*"; may get "* ]]'
 }
 
 starts_here() {

@@ -14,7 +14,9 @@ use crate::figures::Figures;
 pub struct NewJob {
     /// The process that will be the job; 0 if that cannot be told.
     pub pid: u32,
-    /// Its command, for people.
+    /// Its user.
+    pub uid: u32,
+    /// Its command, as its user tells it, if it is long its beginning.
     pub command: String,
     /// Runnable tasks that it will have, as far as anybody can tell.
     pub tasks: f64,

@@ -188,7 +188,7 @@ impl Asker {
             return Err(io::Error::other(format!("a command has at most {LONGEST_COMMAND} bytes")));
         }
         let Line { command, tasks, cpu, .. } = line;
-        Ok(Some(NewJob { pid: self.pid, command, tasks, bounds, cpu }))
+        Ok(Some(NewJob { pid: self.pid, uid: self.uid, command, tasks, bounds, cpu }))
     }
 }
 
@@ -226,11 +226,13 @@ mod tests {
     fn a_question_gets_its_answer() {
         let (mut socket, path) = socket("answer");
         let one = asks(&path, b"{}\n");
-        let other = asks(&path, b"{\"tasks\":4,\"on\":[\"10.0.0.2\"],\"not_on\":[\"10.0.0.3\"]}\n");
+        let other = asks(&path, b"{\"tasks\":4,\"cpu\":\"x86-64-v3\",\"command\":\"make\",\"on\":[\"10.0.0.2\"],\"not_on\":[\"10.0.0.3\"]}\n");
         socket.accept(NOW);
         let questions = socket.questions();
         assert_eq!((questions[0].job.tasks, questions[0].job.bounds.is_free()), (1.0, true));
         assert_eq!((questions[1].job.tasks, questions[1].job.bounds.on.len()), (4.0, 1));
+        assert_eq!((questions[1].job.command.as_str(), questions[1].job.cpu), ("make", Baseline::X86(3)));
+        assert_eq!(questions[1].job.pid, std::process::id());
         assert_eq!(socket.questions(), vec![], "each is asked once");
         socket.answer(questions[1].ticket, Some(IpAddr::from([10, 0, 0, 2])));
         socket.answer(questions[0].ticket, None);
@@ -254,6 +256,7 @@ mod tests {
     fn who_says_something_else_is_shown_out() {
         let (mut socket, path) = socket("nonsense");
         let long = vec![b' '; LONGEST + 1];
+        let wordy = format!("{{\"command\":\"{}\"}}\n", "x".repeat(LONGEST_COMMAND + 1));
         let many = format!("{{\"on\":[{}\"10.0.0.1\"]}}\n", "\"10.0.0.1\",".repeat(MOST_NODES));
         for text in [
             &b"hello\n"[..],
@@ -264,6 +267,7 @@ mod tests {
             b"{\"cpu\":\"486\"}\n",
             &long,
             many.as_bytes(),
+            wordy.as_bytes(),
         ] {
             let asker = asks(&path, text);
             socket.accept(NOW);

@@ -25,6 +25,8 @@ use crate::world::{Scheduler, World, index, node_of};
 
 /// Over how long omd smooths the load.
 const SMOOTHING_S: f64 = 2.0;
+/// All jobs are of one user.
+const USER: u32 = 1000;
 /// All nodes are of one kind.
 const CPU_FEATURES: u64 = 77;
 
@@ -143,6 +145,7 @@ impl World<'_> {
         let job = NewJob {
             // What the history would say of it nobody reads.
             pid: 0,
+            uid: USER,
             command: String::new(),
             tasks: f64::from(arrival.threads),
             bounds: Bounds::default(),
@@ -237,7 +240,7 @@ impl World<'_> {
             };
             Some(LocalJob {
                 pid: *pid,
-                uid: 1000,
+                uid: USER,
                 home: self.nodes[arrival.node as usize].address,
                 is_own: arrival.node == here,
                 place,

@@ -22,8 +22,10 @@
 use std::net::IpAddr;
 
 use om_sched::Time;
+use om_sched::figures::Figures;
 use om_sched::policy::{Cost, CostSettings, Policy, Proposal, Registry, parse};
 use om_sched::random::Random;
+use om_sched::start::NewJob;
 use om_sched::view::{Job, Target, View, Weighing};
 use serde::Deserialize;
 
@@ -48,6 +50,13 @@ impl Rule {
         self.user.is_none_or(|user| user == job.uid)
             && self.command.as_ref().is_none_or(|command| job.command.starts_with(command))
             && self.memory_above_mib.is_none_or(|mib| job.rss_bytes > mib << 20)
+    }
+
+    /// A job that is about to start has no memory yet.
+    fn fits_new(&self, job: &NewJob) -> bool {
+        self.user.is_none_or(|user| user == job.uid)
+            && self.command.as_ref().is_none_or(|command| job.command.starts_with(command))
+            && self.memory_above_mib.is_none()
     }
 
     fn allows(&self, target: &Target) -> bool {
@@ -105,6 +114,14 @@ impl Policy for Rules {
 
     fn confirm(&mut self, now: Time, view: &View, proposal: &Proposal) -> Result<Proposal, String> {
         self.cost.confirm(now, view, proposal)
+    }
+
+    fn start(&mut self, job: &NewJob, here: &Figures, there: &[Target]) -> Option<usize> {
+        let rule = self.rules.iter().find(|rule| rule.fits_new(job));
+        let is_allowed = |target: &Target| rule.is_none_or(|rule| rule.allows(target));
+        let (positions, allowed): (Vec<usize>, Vec<Target>) =
+            there.iter().copied().enumerate().filter(|(_, target)| is_allowed(target)).unzip();
+        self.cost.start(job, here, &allowed).map(|chosen| positions[chosen])
     }
 
     fn weigh(&self, view: &View, job: &Job, target: &Target) -> Option<Weighing> {

@@ -10,9 +10,12 @@ use om_sim::setup::{Brain, Setup};
 use om_sim::workload::{Arrival, Workload};
 use om_sim::world::World;
 
-fn simulate(rules: &str) -> Figures {
+/// Four jobs of user 1000 on one of four nodes, placed at their start or only moved later.
+fn simulate(rules: &str, places: bool) -> Figures {
     let mut setup = Setup::new(Workload::Unix.nodes(4, 1, 8 << 30));
-    setup.settings.start_among = 0;
+    if !places {
+        setup.settings.start_among = 0;
+    }
     setup.policies.insert("rules".to_owned(), rules.parse().unwrap());
     let job =
         Arrival { at: 5_000_000_000, node: 0, work_s: 60.0, threads: 1, rss_bytes: 1 << 20, rhythm: None };
@@ -22,20 +25,27 @@ fn simulate(rules: &str) -> Figures {
 
 #[test]
 fn without_rules_jobs_are_spread() {
-    let figures = simulate("");
+    let figures = simulate("", false);
     assert!(figures.ratios.mean_slowdown < 1.2, "{figures:?}");
 }
 
 #[test]
 fn jobs_of_a_user_who_stays_stay() {
-    let figures = simulate("[[rule]]\nuser = 1000\nnodes = []\n");
+    let figures = simulate("[[rule]]\nuser = 1000\nnodes = []\n", false);
+    assert!((figures.ratios.mean_slowdown - 4.0).abs() < 0.01, "{figures:?}");
+}
+
+#[test]
+fn jobs_of_a_user_who_stays_start_where_they_are() {
+    assert!(simulate("", true).ratios.mean_slowdown < 1.1);
+    let figures = simulate("[[rule]]\nuser = 1000\nnodes = []\n", true);
     assert!((figures.ratios.mean_slowdown - 4.0).abs() < 0.01, "{figures:?}");
 }
 
 #[test]
 fn jobs_go_where_they_may() {
     // One of the three other nodes: two stay, two go there.
-    let figures = simulate("[[rule]]\nnodes = [\"10.0.0.3\"]\n");
+    let figures = simulate("[[rule]]\nnodes = [\"10.0.0.3\"]\n", false);
     assert!((figures.ratios.mean_slowdown - 2.0).abs() < 0.1, "{figures:?}");
 }
 

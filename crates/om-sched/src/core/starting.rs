@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use om_proto::offer::{Answer, Ask};
 use om_proto::omfs::Bounds;
 
+use super::viewing::target_view;
 use super::{Core, Output};
 use crate::Time;
 use crate::figures::{Figures, to_milli};
@@ -28,6 +29,7 @@ use crate::guard;
 use crate::history::{Decision, Outcome};
 use crate::offer::Offer;
 use crate::start::{Asked, NewJob, Reply, Start};
+use crate::view::Target;
 
 /// How many nodes are looked at for each one that is asked: some are not fit to be asked.
 const LOOK_AT: usize = 4;
@@ -92,44 +94,43 @@ impl Core {
     }
 
     fn end_start(&mut self, now: Time, start: &Start) {
-        let yes: Vec<(Asked, Figures)> = start
-            .asked
-            .iter()
-            .filter_map(|asked| match asked.reply {
-                Reply::Yes(figures) => Some((*asked, figures)),
-                _ => None,
-            })
-            .collect();
-        let there: Vec<Figures> = yes.iter().map(|(_, figures)| *figures).collect();
+        let would_take_it = |asked: &Asked| match asked.reply {
+            Reply::Yes(figures) => {
+                let target = target_view(now, &self.nodes.get(asked.to)?)?;
+                Some((asked.nonce, Target { figures, fresh: true, ..target }))
+            }
+            _ => None,
+        };
+        let (nonces, there): (Vec<u64>, Vec<Target>) = start.asked.iter().filter_map(would_take_it).unzip();
         let here = self.own(now).ok().and_then(|own| self.figures_for_start(&own.node, None));
         let chosen = match here {
-            Some(here) if self.is_wanted_here(start) => self.policy.start(&here, &there, start.job.tasks),
+            Some(here) if self.is_wanted_here(start) => self.policy.start(&start.job, &here, &there),
             _ => least_burdened(&there, start.job.tasks),
         };
-        let chosen = chosen.and_then(|index| yes.get(index)).copied();
+        let chosen = chosen.and_then(|index| Some((*nonces.get(index)?, *there.get(index)?)));
         for asked in &start.asked {
-            if asked.reply != Reply::No && chosen.is_none_or(|(chosen, _)| chosen.nonce != asked.nonce) {
+            if asked.reply != Reply::No && chosen.is_none_or(|(nonce, _)| nonce != asked.nonce) {
                 self.withdraw(asked.to, asked.nonce);
             }
         }
-        self.note_start(now, start, here, chosen.map(|(asked, there)| (asked.to, there)));
+        self.note_start(now, start, here, chosen.map(|(_, target)| target));
         match chosen {
-            Some((Asked { to, .. }, _)) => {
-                self.outputs.push_back(Output::Start { ticket: start.ticket, to: Some(to) });
+            Some((_, target)) => {
+                self.outputs.push_back(Output::Start { ticket: start.ticket, to: Some(target.address) });
             }
             None => self.start_here(start.ticket, start.job.tasks),
         }
     }
 
     /// Writes down where a job starts about which others were asked, and what it may expect.
-    fn note_start(&mut self, now: Time, start: &Start, here: Option<Figures>, to: Option<(IpAddr, Figures)>) {
+    fn note_start(&mut self, now: Time, start: &Start, here: Option<Figures>, to: Option<Target>) {
         let Some(from) = self.here.filter(|_| !start.asked.is_empty()) else { return };
         let job = &start.job;
         let expected_here = here.map_or(0.0, |here| here.share(job.tasks));
         let reason = match to {
             _ if !self.is_wanted_here(start) => "its user wants it elsewhere".to_owned(),
-            Some((_, there)) => {
-                let expected = there.share(job.tasks);
+            Some(target) => {
+                let expected = target.figures.share(job.tasks);
                 format!("may get {expected:.2} CPUs there and {expected_here:.2} here")
             }
             None => format!("may get {expected_here:.2} CPUs here, and none of those asked offers more"),
@@ -144,14 +145,14 @@ impl Core {
             pid: job.pid,
             command: job.command.clone(),
             from,
-            to: to.map_or(from, |(address, _)| address),
+            to: to.map_or(from, |target| target.address),
             reason,
             weighing: None,
             rss_bytes: 0,
             outcome: outcome.clone(),
         });
-        if let Some((to, _)) = to.filter(|_| job.pid != 0) {
-            self.watch(now, (decision, job.pid, to), expected_here, outcome);
+        if let Some(target) = to.filter(|_| job.pid != 0) {
+            self.watch(now, (decision, job.pid, target.address), expected_here, outcome);
         }
     }
 
@@ -222,7 +223,7 @@ impl Core {
 }
 
 /// The node where a job of so many tasks hurts least.
-fn least_burdened(there: &[Figures], tasks: f64) -> Option<usize> {
-    let burdens = there.iter().map(|figures| figures.burden(tasks)).enumerate();
+fn least_burdened(there: &[Target], tasks: f64) -> Option<usize> {
+    let burdens = there.iter().map(|target| target.figures.burden(tasks)).enumerate();
     burdens.min_by(|one, other| one.1.total_cmp(&other.1)).map(|(index, _)| index)
 }

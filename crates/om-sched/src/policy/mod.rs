@@ -27,6 +27,7 @@ pub use spread::{Spread, SpreadSettings};
 use crate::Time;
 use crate::figures::Figures;
 use crate::random::Random;
+use crate::start::NewJob;
 use crate::view::{Job, Target, View, Weighing};
 
 /// A move that a policy would make.
@@ -91,14 +92,15 @@ pub trait Policy {
         Ok(proposal.clone())
     }
 
-    /// Chooses where a new job of `tasks` runnable tasks starts: one of `there` by its position, or here. Nothing is
-    /// known of the job, so the default takes the node where it and all others lose least, if that is better than
-    /// here by more than a twentieth.
-    fn start(&mut self, here: &Figures, there: &[Figures], tasks: f64) -> Option<usize> {
+    /// Chooses where a new job starts: one of `there`, which would take it, by its position, or here. How long it will
+    /// run nobody knows, so the default takes the node where it and all others lose least, if that is better than here
+    /// by more than a twentieth.
+    fn start(&mut self, job: &NewJob, here: &Figures, there: &[Target]) -> Option<usize> {
+        let tasks = job.tasks;
         let best = there
             .iter()
             .enumerate()
-            .map(|(index, figures)| (index, figures.burden(tasks)))
+            .map(|(index, target)| (index, target.figures.burden(tasks)))
             .min_by(|one, other| one.1.total_cmp(&other.1))?;
         (best.1 < 0.95 * here.burden(tasks)).then_some(best.0)
     }

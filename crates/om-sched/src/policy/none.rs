@@ -4,7 +4,8 @@ use super::{Policy, Proposal};
 use crate::Time;
 use crate::figures::Figures;
 use crate::random::Random;
-use crate::view::View;
+use crate::start::NewJob;
+use crate::view::{Target, View};
 
 /// Proposes nothing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,7 +16,7 @@ impl Policy for Nothing {
         Vec::new()
     }
 
-    fn start(&mut self, _here: &Figures, _there: &[Figures], _tasks: f64) -> Option<usize> {
+    fn start(&mut self, _job: &NewJob, _here: &Figures, _there: &[Target]) -> Option<usize> {
         None
     }
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
 mod sim;
+#[path = "../shared/told.rs"]
+mod told;
 
 use std::time::Duration;
 

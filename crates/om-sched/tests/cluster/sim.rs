@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use om_proto::omfs::Bounds;
-use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
+use om_proto::report::Migration;
 use om_sched::Time;
 use om_sched::core::{Core, Input, MoveEnd, Output};
 use om_sched::figures::to_milli;
 use om_sched::job::{Admin, LocalJob, Place, Snapshot};
-use om_sched::node::Report;
 use om_sched::offer::Offer;
 use om_sched::policy::{Cost, Policy};
 use om_sched::random::Random;
 use om_sched::settings::Settings;
+
+use crate::told::{Told, local_job};
 
 const STEP: Duration = Duration::from_millis(10);
 const LATENCY: Duration = Duration::from_millis(2);
@@ -26,7 +26,6 @@ const PERIOD: Duration = Duration::from_secs(1);
 const BUSY_PERIOD: Duration = Duration::from_millis(250);
 const MOVE_FIXED_S: f64 = 0.1;
 const MOVE_BYTES_PER_S: f64 = 500e6;
-const MEMORY_KIB: u64 = 8 << 20;
 
 /// The address of node `index`.
 pub(crate) fn address(index: usize) -> IpAddr {
@@ -302,33 +301,13 @@ impl Sim {
         let now_f = f64::from(runnable);
         node.exported = now_f.max(node.exported * 0.7 + now_f * 0.3);
         node.smoothed = now_f.min(node.smoothed * 0.5 + now_f * 0.5);
-        let machine = Machine {
-            arch: "x86_64".into(),
-            kernel_release: String::new(),
-            cpu_model: String::new(),
-            cpu_features: 77,
-            online_cpus: 1,
-            om_version: String::new(),
-        };
-        let capacity = Capacity {
-            effective_cpus_milli: to_milli(node.cpus),
-            speed: to_milli(node.speed),
-            mem_total_kib: Some(MEMORY_KIB),
-            swap_total_kib: None,
-        };
-        let load = Load {
-            runnable: Some(runnable),
-            exported_milli: Some(to_milli(node.exported)),
-            smoothed_milli: Some(to_milli(node.smoothed)),
-            busy_permille: None,
-            steal_permille: None,
-            psi_cpu_some_us: None,
-            psi_memory_some_us: None,
-            psi_io_some_us: None,
-            processes: None,
-        };
-        let memory = Memory { available_kib: Some(MEMORY_KIB / 2), swap_free_kib: None };
-        let migration = (!node.monitoring).then(|| Migration {
+        let mut told = Told::new(address(index), runnable);
+        told.period = PERIOD;
+        told.capacity.effective_cpus_milli = to_milli(node.cpus);
+        told.capacity.speed = to_milli(node.speed);
+        told.load.exported_milli = Some(to_milli(node.exported));
+        told.load.smoothed_milli = Some(to_milli(node.smoothed));
+        told.migration = (!node.monitoring).then(|| Migration {
             guests: u32::try_from(guests).unwrap(),
             guest_limit: node.guest_limit,
             own_jobs: u32::try_from(own_jobs).unwrap(),
@@ -337,20 +316,10 @@ impl Sim {
             expel: node.admin.expel,
             bring: node.admin.bring,
         });
-        let report = Report {
-            address: address(index),
-            authenticated: true,
-            period: PERIOD,
-            machine: Some(&machine),
-            capacity: Some(&capacity),
-            load: Some(&load),
-            memory: Some(&memory),
-            migration: migration.as_ref(),
-        };
         for to in 0..self.nodes.len() {
             let lost = to != index && self.random.bits() % 1000 < self.loss_permille;
             if self.nodes[to].alive && !lost {
-                self.nodes[to].core.handle(self.now, Input::Report(report));
+                told.tell(&mut self.nodes[to].core, self.now);
             }
         }
     }
@@ -384,9 +353,6 @@ impl Sim {
     fn snapshot(&self, index: usize) -> Snapshot {
         let seen = self.jobs.iter().filter(|(_, job)| job.node == index || job.job.home == index);
         let jobs = seen.map(|(pid, job)| LocalJob {
-            pid: *pid,
-            uid: 1000,
-            home: address(job.job.home),
             is_own: job.job.home == index,
             place: match job.in_move {
                 Some(_) => Place::Moving,
@@ -400,11 +366,8 @@ impl Sim {
             age: self.now - job.job.start,
             since_move: job.arrived.map(|arrived| self.now - arrived),
             moves: job.moves,
-            bounds: Bounds::default(),
             locked: job.job.locked,
-            stay_reasons: Vec::new(),
-            cpu_baseline: om_proto::cpu::Baseline::Native,
-            command: format!("job {pid}"),
+            ..local_job(*pid, address(job.job.home))
         });
         Snapshot { jobs: jobs.collect(), admin: self.nodes[index].admin }
     }

@@ -5,6 +5,8 @@
 mod orders;
 mod rig;
 mod starts;
+#[path = "../shared/told.rs"]
+mod told;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,18 +21,18 @@ use om_sched::settings::Settings;
 
 use self::rig::{
     Stubborn, Told, answer_to, ask, asked, asked_with, at, core, core_of, core_with, job, jobs, node, offer,
-    outputs, sent, yes,
+    outputs, sent, told, yes,
 };
 
 #[test]
 fn an_idle_node_is_asked_for_the_job_that_wins_most() {
     let mut core = core();
-    assert_eq!(asked_with(&mut core, &Told::new(2, 0)), Some(node(2)));
+    assert_eq!(asked_with(&mut core, &told(2, 0)), Some(node(2)));
 }
 
 #[test]
 fn nodes_that_the_guard_refuses_are_not_even_asked() {
-    let two = || Told::new(2, 0);
+    let two = || told(2, 0);
     let features = |it: Told| Told { machine: Machine { cpu_features: 78, ..it.machine.clone() }, ..it };
     let arch = |it: Told| Told { machine: Machine { arch: "aarch64".into(), ..it.machine.clone() }, ..it };
     let memory =
@@ -59,7 +61,7 @@ fn nodes_that_the_guard_refuses_are_not_even_asked() {
 #[test]
 fn a_job_under_a_baseline_may_go_to_a_cpu_with_other_features() {
     let mut core = core();
-    let two = Told::new(2, 0);
+    let two = told(2, 0);
     let other = Told { machine: Machine { cpu_features: 78, ..two.machine.clone() }, ..two };
     other.tell(&mut core, at(10));
     let held = |pid| LocalJob { cpu_baseline: om_proto::cpu::Baseline::X86(2), ..job(pid) };
@@ -71,8 +73,8 @@ fn a_job_under_a_baseline_may_go_to_a_cpu_with_other_features() {
 #[test]
 fn a_node_that_has_fallen_silent_is_not_asked() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
-    Told::new(1, 3).tell(&mut core, at(3001));
+    told(2, 0).tell(&mut core, at(0));
+    told(1, 3).tell(&mut core, at(3001));
     core.handle(at(3001), jobs(vec![job(7), job(8), job(9)]));
     assert_eq!(asked(&mut core), None);
 }
@@ -80,7 +82,7 @@ fn a_node_that_has_fallen_silent_is_not_asked() {
 #[test]
 fn a_node_that_said_goodbye_is_not_asked() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
     core.handle(at(1), Input::Goodbye(node(2)));
     core.handle(at(2), jobs(vec![job(7), job(8), job(9)]));
     assert_eq!(asked(&mut core), None);
@@ -97,9 +99,9 @@ fn jobs_that_the_guard_keeps_are_not_asked_for() {
     ];
     for (name, kept) in kept {
         let mut core = core();
-        Told::new(2, 0).tell(&mut core, at(10));
+        told(2, 0).tell(&mut core, at(10));
         // The node is loaded by something that nobody can move.
-        Told::new(1, 9).tell(&mut core, at(10));
+        told(1, 9).tell(&mut core, at(10));
         core.handle(at(20), jobs(vec![kept.clone()]));
         assert_eq!(asked(&mut core), None, "{name}");
     }
@@ -110,19 +112,19 @@ fn a_stubborn_policy_gets_one_question_a_job_and_a_node_and_none_that_the_guard_
     let settings = Settings { has_key: true, max_moves: 9, ..Settings::default() };
     let stubborn = || {
         let mut core = core_of(settings.clone(), Box::new(Stubborn));
-        Told::new(1, 0).tell(&mut core, at(0));
+        told(1, 0).tell(&mut core, at(0));
         core
     };
     let mut core = stubborn();
-    Told::new(2, 0).tell(&mut core, at(0));
-    Told::new(3, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
+    told(3, 0).tell(&mut core, at(0));
     core.handle(at(10), jobs(vec![job(7), job(8), job(9)]));
     core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
     let asked: Vec<IpAddr> = sent(&mut core).into_iter().map(|(to, _)| to).collect();
     assert_eq!(asked, vec![node(2), node(3)]);
 
     let mut core = stubborn();
-    for mut told in [Told::new(2, 0), Told::new(3, 0)] {
+    for mut told in [told(2, 0), told(3, 0)] {
         told.migration.as_mut().unwrap().block = true;
         told.tell(&mut core, at(0));
     }
@@ -135,8 +137,8 @@ fn what_happens_between_question_and_answer_counts() {
     let settings = Settings { has_key: true, ..Settings::default() };
     let after = |change: &dyn Fn(&mut Core)| {
         let mut core = core_of(settings.clone(), Box::new(Stubborn));
-        Told::new(1, 0).tell(&mut core, at(0));
-        Told::new(2, 0).tell(&mut core, at(0));
+        told(1, 0).tell(&mut core, at(0));
+        told(2, 0).tell(&mut core, at(0));
         core.handle(at(10), jobs(vec![job(7)]));
         let (_, question) = asked(&mut core).unwrap();
         change(&mut core);
@@ -151,7 +153,7 @@ fn what_happens_between_question_and_answer_counts() {
     let ended = after(&|core| core.handle(at(20), jobs(vec![])));
     assert_eq!(ended, "it does not run on this node");
     let blocked = after(&|core| {
-        let mut told = Told::new(2, 0);
+        let mut told = told(2, 0);
         told.migration.as_mut().unwrap().block = true;
         told.tell(core, at(20));
     });
@@ -161,8 +163,8 @@ fn what_happens_between_question_and_answer_counts() {
 #[test]
 fn a_job_that_is_only_promised_a_place_drives_nobody_away() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(10));
-    Told::new(3, 0).tell(&mut core, at(10));
+    told(2, 0).tell(&mut core, at(10));
+    told(3, 0).tell(&mut core, at(10));
     core.handle(at(20), jobs(vec![job(7)]));
     assert!(answer_to(&mut core, at(30), Ask { runnable_milli: 2000, ..ask(1) }).accepted);
     core.handle(at(200), jobs(vec![job(7)]));
@@ -179,7 +181,7 @@ fn switches_keep_own_jobs_here_but_not_guests() {
             |pid| LocalJob { home: node(3), is_own: false, moves: 1, since_move: Some(at(9000)), ..job(pid) };
         let admin = Admin { stay, bring, ..Admin::default() };
         let mut core = core();
-        Told::new(2, 0).tell(&mut core, at(10));
+        told(2, 0).tell(&mut core, at(10));
         core.handle(at(20), Input::Snapshot(Snapshot { jobs: vec![job(7), job(8), job(9)], admin }));
         assert_eq!(asked(&mut core), None);
         core.handle(at(130), Input::Snapshot(Snapshot { jobs: vec![job(7), guest(8), job(9)], admin }));
@@ -190,21 +192,21 @@ fn switches_keep_own_jobs_here_but_not_guests() {
 #[test]
 fn without_a_key_nothing_is_asked_or_promised_unless_that_is_wanted() {
     let mut core = core_with(Settings::default());
-    Told::new(1, 0).tell(&mut core, at(0));
-    assert_eq!(asked_with(&mut core, &Told::new(2, 0)), None);
+    told(1, 0).tell(&mut core, at(0));
+    assert_eq!(asked_with(&mut core, &told(2, 0)), None);
     let answer = answer_to(&mut core, at(30), ask(1));
     assert_eq!((answer.accepted, answer.reason.as_str()), (false, "it has no cluster key"));
 
     let mut core = core_with(Settings { allow_without_key: true, ..Settings::default() });
-    Told::new(1, 0).tell(&mut core, at(0));
-    let unsigned = Told { authenticated: false, ..Told::new(2, 0) };
+    told(1, 0).tell(&mut core, at(0));
+    let unsigned = Told { authenticated: false, ..told(2, 0) };
     assert_eq!(asked_with(&mut core, &unsigned), Some(node(2)));
 }
 
 #[test]
 fn what_is_not_signed_is_not_heard_by_a_node_with_a_key() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
     core.handle(at(1), jobs(vec![]));
     let unsigned = Input::Offer { from: node(2), authenticated: false, offer: Offer::Ask(ask(1)) };
     core.handle(at(2), unsigned);
@@ -214,7 +216,7 @@ fn what_is_not_signed_is_not_heard_by_a_node_with_a_key() {
 #[test]
 fn a_yes_leads_to_one_request_and_its_end_to_the_history() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(10));
+    told(2, 0).tell(&mut core, at(10));
     core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
     let (_, question) = asked(&mut core).unwrap();
     core.handle(at(25), offer(2, Offer::Answer(yes(question.nonce))));
@@ -236,8 +238,8 @@ fn a_yes_leads_to_one_request_and_its_end_to_the_history() {
 /// Three jobs, of which 7 has been requested for node 2.
 fn moving() -> Core {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(10));
-    Told::new(3, 9).tell(&mut core, at(10));
+    told(2, 0).tell(&mut core, at(10));
+    told(3, 9).tell(&mut core, at(10));
     core.handle(at(20), jobs(vec![LocalJob { cpu: at(9000), ..job(7) }, job(8), job(9)]));
     let (_, question) = asked(&mut core).unwrap();
     core.handle(at(25), offer(2, Offer::Answer(yes(question.nonce))));
@@ -250,7 +252,7 @@ fn a_job_that_has_left_is_no_load_any_more_even_before_the_files_are_read_again(
     let mut core = moving();
     core.handle(at(90), Input::MoveEnded { pid: 7, end: MoveEnd::Done { downtime: None } });
     assert_eq!(asked(&mut core), None, "two are left here and one is there");
-    Told::new(2, 1).tell(&mut core, at(91));
+    told(2, 1).tell(&mut core, at(91));
     assert_eq!(answer_to(&mut core, at(95), ask(1)).movable_milli, 2000);
 }
 
@@ -269,8 +271,8 @@ fn a_job_whose_move_failed_rests_and_others_take_its_turn() {
 #[test]
 fn an_unsigned_report_does_not_talk_over_a_signed_one() {
     let mut core = core();
-    Told::new(2, 9).tell(&mut core, at(0));
-    Told { authenticated: false, ..Told::new(2, 0) }.tell(&mut core, at(1));
+    told(2, 9).tell(&mut core, at(0));
+    Told { authenticated: false, ..told(2, 0) }.tell(&mut core, at(1));
     let figures = core.explain_nodes(at(2))[1].figures.unwrap();
     assert_eq!(figures.load(), 9.0);
 }
@@ -281,8 +283,8 @@ fn a_no_is_respected_for_longer_and_longer() {
     let mut asked_at = Vec::new();
     for second in 0..40u64 {
         let now = at(second * 1000);
-        Told::new(1, 3).tell(&mut core, now);
-        Told::new(2, 0).tell(&mut core, now);
+        told(1, 3).tell(&mut core, now);
+        told(2, 0).tell(&mut core, now);
         core.handle(now, jobs(vec![job(7), job(8), job(9)]));
         if let Some((_, question)) = asked(&mut core) {
             asked_at.push(second);
@@ -298,7 +300,7 @@ fn a_no_is_respected_for_longer_and_longer() {
 #[test]
 fn a_question_without_answer_is_put_twice_and_then_taken_back() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(10));
+    told(2, 0).tell(&mut core, at(10));
     core.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
     let (_, question) = asked(&mut core).unwrap();
     assert_eq!(core.poll_timeout(), Some(at(320)));
@@ -313,7 +315,7 @@ fn a_question_without_answer_is_put_twice_and_then_taken_back() {
 #[test]
 fn promises_count_in_the_next_answer_until_the_job_is_there_or_time_is_up() {
     let mut core = core();
-    Told::new(2, 5).tell(&mut core, at(0));
+    told(2, 5).tell(&mut core, at(0));
     core.handle(at(0), jobs(vec![]));
     let first = answer_to(&mut core, at(1), ask(1));
     assert!(first.accepted && first.promise_ms > 3000);
@@ -330,8 +332,8 @@ fn promises_count_in_the_next_answer_until_the_job_is_there_or_time_is_up() {
     core.handle(at(6), jobs(vec![guest.clone()]));
     assert_eq!(answer_to(&mut core, at(7), ask(4)).movable_milli, 1000);
     let over = at(8) + Duration::from_millis(u64::from(first.promise_ms));
-    Told::new(1, 1).tell(&mut core, over);
-    Told::new(2, 5).tell(&mut core, over);
+    told(1, 1).tell(&mut core, over);
+    told(2, 5).tell(&mut core, over);
     core.handle(over, jobs(vec![guest]));
     assert_eq!(answer_to(&mut core, over, ask(5)).movable_milli, 1000);
 }
@@ -340,7 +342,7 @@ fn promises_count_in_the_next_answer_until_the_job_is_there_or_time_is_up() {
 fn a_job_may_always_come_home() {
     let admin = Admin { block: true, ..Admin::default() };
     let mut core = core();
-    Told::new(2, 5).tell(&mut core, at(0));
+    told(2, 5).tell(&mut core, at(0));
     core.handle(at(0), Input::Snapshot(Snapshot { jobs: vec![], admin }));
     assert!(!answer_to(&mut core, at(1), ask(1)).accepted);
     assert!(answer_to(&mut core, at(2), Ask { coming_home: true, ..ask(2) }).accepted);
@@ -353,7 +355,7 @@ fn strangers_and_nodes_without_om_files_get_a_no_with_a_reason() {
     assert_eq!(reason(&mut core, at(1)), "it has no migration daemon");
     core.handle(at(2), jobs(vec![]));
     assert_eq!(reason(&mut core, at(3)), "it does not hear the asking node's omd");
-    Told::new(2, 5).tell(&mut core, at(4));
+    told(2, 5).tell(&mut core, at(4));
     assert_eq!(reason(&mut core, at(5)), "");
     assert_eq!(reason(&mut core, at(4001)), "its own omd is not heard");
 }
@@ -361,8 +363,8 @@ fn strangers_and_nodes_without_om_files_get_a_no_with_a_reason() {
 #[test]
 fn an_idle_node_invites_the_loaded_one_and_an_invitation_is_taken() {
     let mut idle = core();
-    Told::new(2, 3).tell(&mut idle, at(10));
-    Told::new(3, 2).tell(&mut idle, at(10));
+    told(2, 3).tell(&mut idle, at(10));
+    told(3, 2).tell(&mut idle, at(10));
     idle.handle(at(20), jobs(vec![]));
     let sent_by_idle = sent(&mut idle);
     let [(to, Offer::Invite(invite))] = &sent_by_idle[..] else { panic!("{sent_by_idle:?}") };
@@ -372,7 +374,7 @@ fn an_idle_node_invites_the_loaded_one_and_an_invitation_is_taken() {
 
     // The loaded node has old news of the idle one, and asks it nevertheless.
     let mut loaded = core();
-    Told::new(2, 3).tell(&mut loaded, at(10));
+    told(2, 3).tell(&mut loaded, at(10));
     loaded.handle(at(20), jobs(vec![job(7), job(8), job(9)]));
     assert_eq!(asked(&mut loaded), None);
     loaded.handle(at(30), offer(2, Offer::Invite(invite.clone())));
@@ -382,8 +384,8 @@ fn an_idle_node_invites_the_loaded_one_and_an_invitation_is_taken() {
 #[test]
 fn a_dry_run_asks_promises_and_moves_nothing_and_tells_each_decision_once() {
     let mut core = core_with(Settings { has_key: true, dry_run: true, ..Settings::default() });
-    Told::new(1, 0).tell(&mut core, at(0));
-    Told::new(2, 0).tell(&mut core, at(0));
+    told(1, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
     for turn in 0..3 {
         core.handle(at(turn * 100), jobs(vec![job(7), job(8)]));
     }
@@ -396,8 +398,8 @@ fn a_dry_run_asks_promises_and_moves_nothing_and_tells_each_decision_once() {
 #[test]
 fn why_names_gains_and_refusals() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
-    Told { migration: None, ..Told::new(3, 0) }.tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
+    Told { migration: None, ..told(3, 0) }.tell(&mut core, at(0));
     let locked = LocalJob { locked: true, ..job(9) };
     core.handle(at(10), Input::Snapshot(Snapshot { jobs: vec![job(8), locked], admin: Admin::default() }));
     let jobs = core.explain_jobs(at(10));

@@ -12,7 +12,7 @@ use om_sched::offer::Offer;
 use om_sched::policy::{Nothing, Policy};
 use om_sched::settings::Settings;
 
-use crate::rig::{Told, answer_to, ask, asked, at, core, core_of, job, jobs, node, offer, outputs, yes};
+use crate::rig::{answer_to, ask, asked, at, core, core_of, job, jobs, node, offer, outputs, told, yes};
 
 fn guest(pid: u32) -> LocalJob {
     let moved = Some(at(60_000));
@@ -31,8 +31,8 @@ fn tell(core: &mut Core, now: Time, load_of_others: u32, jobs_here: &[LocalJob])
     for turn in 0..3 {
         let now = now + at(turn * 10);
         core.handle(now, jobs(jobs_here.to_vec()));
-        Told::new(1, runnable).tell(core, now);
-        Told::new(2, 0).tell(core, now);
+        told(1, runnable).tell(core, now);
+        told(2, 0).tell(core, now);
     }
     core.handle(now + at(100), jobs(jobs_here.to_vec()));
     asked(core)
@@ -92,9 +92,9 @@ fn bound(pid: u32, on: u8) -> LocalJob {
 #[test]
 fn a_job_goes_where_its_user_wants_it_whatever_the_policy() {
     let mut core = core_of(Settings { has_key: true, ..Settings::default() }, Box::new(Nothing));
-    Told::new(1, 1).tell(&mut core, at(0));
+    told(1, 1).tell(&mut core, at(0));
     for last in [2, 3] {
-        Told::new(last, 5).tell(&mut core, at(0));
+        told(last, 5).tell(&mut core, at(0));
     }
     core.handle(at(10), jobs(vec![bound(7, 3)]));
     let (to, question) = asked(&mut core).unwrap();
@@ -106,7 +106,7 @@ fn a_job_goes_where_its_user_wants_it_whatever_the_policy() {
 #[test]
 fn a_policy_cannot_send_a_job_where_its_user_does_not_want_it() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(10));
+    told(2, 0).tell(&mut core, at(10));
     let bounds = Bounds { not_on: vec![node(2)], ..Bounds::default() };
     let barred = |pid| LocalJob { bounds: bounds.clone(), ..job(pid) };
     core.handle(at(20), jobs(vec![barred(7), barred(8), barred(9)]));
@@ -120,7 +120,7 @@ fn a_policy_cannot_send_a_job_where_its_user_does_not_want_it() {
 #[test]
 fn the_history_tells_what_a_move_has_brought() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
     let used = |pid, place, ms| LocalJob { cpu: at(ms), place, ..job(pid) };
     let here = |ms| (7..10).map(|pid| used(pid, Place::Here, ms)).collect::<Vec<_>>();
     core.handle(at(1000), jobs(here(2000)));
@@ -149,7 +149,7 @@ fn the_history_tells_what_a_move_has_brought() {
 #[test]
 fn a_job_that_ends_at_once_after_its_move_tells_nothing() {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
     core.handle(at(10), jobs(vec![job(7), job(8), job(9)]));
     let (_, question): (IpAddr, _) = asked(&mut core).unwrap();
     core.handle(at(11), offer(2, Offer::Answer(yes(question.nonce))));

@@ -4,17 +4,17 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use om_proto::offer::{Answer, Ask};
-use om_proto::omfs::Bounds;
-use om_proto::report::{Capacity, Load, Machine, Memory, Migration};
 use om_sched::Time;
 use om_sched::core::{Core, Input, Output};
-use om_sched::job::{Admin, LocalJob, Place, Snapshot};
-use om_sched::node::Report;
+use om_sched::job::{Admin, LocalJob, Snapshot};
 use om_sched::offer::Offer;
 use om_sched::policy::{Cost, Policy, Proposal};
 use om_sched::random::Random;
 use om_sched::settings::Settings;
 use om_sched::view::View;
+
+pub(crate) use crate::told::Told;
+use crate::told::local_job;
 
 pub(crate) fn node(last: u8) -> IpAddr {
     IpAddr::from([10, 77, 0, last])
@@ -24,96 +24,14 @@ pub(crate) fn at(ms: u64) -> Time {
     Duration::from_millis(ms)
 }
 
-/// A node as it tells of itself.
-#[derive(Clone)]
-pub(crate) struct Told {
-    pub(crate) address: IpAddr,
-    pub(crate) authenticated: bool,
-    pub(crate) machine: Machine,
-    pub(crate) capacity: Capacity,
-    pub(crate) load: Load,
-    pub(crate) memory: Memory,
-    pub(crate) migration: Option<Migration>,
+/// Node `last` as it tells of itself.
+pub(crate) fn told(last: u8, runnable: u32) -> Told {
+    Told::new(node(last), runnable)
 }
 
-impl Told {
-    pub(crate) fn new(last: u8, runnable: u32) -> Self {
-        Self {
-            address: node(last),
-            authenticated: true,
-            machine: Machine {
-                arch: "x86_64".into(),
-                kernel_release: String::new(),
-                cpu_model: String::new(),
-                cpu_features: 77,
-                online_cpus: 1,
-                om_version: String::new(),
-            },
-            capacity: Capacity {
-                effective_cpus_milli: 1000,
-                speed: 1000,
-                mem_total_kib: Some(4 << 20),
-                swap_total_kib: None,
-            },
-            load: Load {
-                runnable: Some(runnable),
-                exported_milli: Some(runnable * 1000),
-                smoothed_milli: Some(runnable * 1000),
-                busy_permille: None,
-                steal_permille: None,
-                psi_cpu_some_us: None,
-                psi_memory_some_us: None,
-                psi_io_some_us: None,
-                processes: None,
-            },
-            memory: Memory { available_kib: Some(2 << 20), swap_free_kib: None },
-            migration: Some(Migration {
-                guests: 0,
-                guest_limit: 2,
-                own_jobs: runnable,
-                block: false,
-                stay: false,
-                expel: false,
-                bring: false,
-            }),
-        }
-    }
-
-    pub(crate) fn tell(&self, core: &mut Core, now: Time) {
-        let report = Report {
-            address: self.address,
-            authenticated: self.authenticated,
-            period: Duration::from_secs(1),
-            machine: Some(&self.machine),
-            capacity: Some(&self.capacity),
-            load: Some(&self.load),
-            memory: Some(&self.memory),
-            migration: self.migration.as_ref(),
-        };
-        core.handle(now, Input::Report(report));
-    }
-}
-
+/// A job of node 1.
 pub(crate) fn job(pid: u32) -> LocalJob {
-    LocalJob {
-        pid,
-        uid: 1000,
-        home: node(1),
-        is_own: true,
-        place: Place::Here,
-        cpu: Duration::from_secs(2),
-        runnable: 1,
-        rss_bytes: 8 << 20,
-        threads: 1,
-        age: Duration::from_secs(8),
-        since_move: None,
-        moves: 0,
-        bounds: Bounds::default(),
-        locked: false,
-        stay_reasons: Vec::new(),
-        cpu_baseline: om_proto::cpu::Baseline::Native,
-        command: "job".into(),
-    }
+    local_job(pid, node(1))
 }
 
 pub(crate) fn jobs(jobs: Vec<LocalJob>) -> Input<'static> {
@@ -144,7 +62,7 @@ pub(crate) fn core_of(settings: Settings, policy: Box<dyn Policy>) -> Core {
 /// Node 1, with a key; its own report has been heard.
 pub(crate) fn core() -> Core {
     let mut core = core_with(Settings { has_key: true, ..Settings::default() });
-    Told::new(1, 0).tell(&mut core, at(0));
+    told(1, 0).tell(&mut core, at(0));
     core
 }
 

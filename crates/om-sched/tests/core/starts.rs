@@ -12,13 +12,13 @@ use om_sched::job::{Admin, LocalJob, Place, Snapshot};
 use om_sched::offer::Offer;
 use om_sched::start::NewJob;
 
-use crate::rig::{Told, asked, at, core, job, jobs, node, offer, outputs, yes};
+use crate::rig::{asked, at, core, job, jobs, node, offer, outputs, told, yes};
 
 /// Node 1 with two jobs on its CPU; nodes 2 and 3 are idle, as far as it knows.
 fn busy() -> Core {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
-    Told::new(3, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
+    told(3, 0).tell(&mut core, at(0));
     core.handle(at(1), jobs(vec![job(7), job(8)]));
     outputs(&mut core);
     core
@@ -27,7 +27,7 @@ fn busy() -> Core {
 /// Node 1 with nothing to do, and node 2.
 fn core_with_an_idle_cpu() -> Core {
     let mut core = core();
-    Told::new(2, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
     core.handle(at(1), jobs(vec![]));
     core
 }
@@ -38,7 +38,7 @@ fn on(last: &[u8]) -> Bounds {
 
 fn new_job() -> NewJob {
     let (bounds, cpu) = (Bounds::default(), Baseline::Native);
-    NewJob { pid: 9, command: "make".into(), tasks: 1.0, bounds, cpu }
+    NewJob { pid: 9, uid: 1000, command: "make".into(), tasks: 1.0, bounds, cpu }
 }
 
 fn not_on(last: u8) -> Bounds {
