@@ -18,6 +18,9 @@ main() {
     try "a job runs on while its memory is still coming, and keeps every byte" lazily
     try "a job cannot move on before all of its memory has come" not_before_all
     try "a job whose memory was still on a node that dies is lost, and om run says so" source_dies
+    try "a job whose memory is still coming when the link breaks ends, and nothing of it is left anywhere" link_breaks_behind_it
+    try "a link that breaks while memory streams leaves the job whole where it was" link_breaks_in_a_stream
+    try "a frozen copy that is lent when home dies is gone, and CRIU too" home_dies_while_lent
 }
 
 # A job with so much random memory, of which it tells a checksum whenever it is asked.
@@ -97,6 +100,56 @@ source_dies() {
     "$HERE/lab" kill h2
     has_ended 137
     until_ok on h3 sh -c "! ls $ROOT/[1-9]* && ! grep -q om-root /proc/*/mountinfo"
+}
+
+link_breaks_behind_it() {
+    start_large 800
+    move_by "$SECOND" copy
+    write_om_file where "$THIRD lazy"
+    until_is "$THIRD" om_file where
+    "$HERE/lab" cut h2
+    has_ended 137
+    until_ok has_nothing h3
+    "$HERE/lab" heal h2
+    until_ok has_nothing h2
+}
+
+# Whether nothing of any job is left on a host.
+has_nothing() { # HOST
+    on "$1" sh -c "! pgrep -x criu && ! pgrep -f '^/proc/self/exe keeper' && ! pgrep -u $OM_USER &&
+        ! ls $ROOT/[1-9]* && ! grep -q om-root /proc/*/mountinfo"
+}
+
+link_breaks_in_a_stream() {
+    start_large 800
+    write_om_file where "$SECOND stream"
+    until_ok on h2 pgrep -f 'criu lazy-pages'
+    "$HERE/lab" cut h2
+    until_is home om_file where
+    [[ $(om_file result) == "failed $SECOND "* ]] || fail "result: $(om_file result)"
+    same_memory
+    "$HERE/lab" heal h2
+    until_ok has_nothing h2
+    as_user h1 touch "$dir/end"
+    has_ended 0
+}
+
+# Nobody asks for the rest of it, though the connection stands.
+home_dies_while_lent() {
+    local keepers
+    start_large 800
+    move_by "$SECOND" copy
+    write_om_file where "$THIRD lazy"
+    until_is "$THIRD" om_file where
+    mapfile -t keepers < <(on h3 pgrep -f '^/proc/self/exe keeper')
+    on h3 kill -STOP "${keepers[@]}"
+    on h2 pgrep -x criu >/dev/null || fail "all of its memory has come already"
+    "$HERE/lab" kill h1
+    "$HERE/lab" start h1
+    start_nodes h1 -- om-migd
+    until_ok has_nothing h2
+    on h3 kill -CONT "${keepers[@]}"
+    until_ok has_nothing h3
 }
 
 main

@@ -405,7 +405,7 @@ impl Keeper {
             }
             Err(reason) => {
                 log::error!("job {}: lost, its memory was still on {from}: {reason}", self.spec.id);
-                residence.cgroup.kill();
+                residence.kill();
                 self.report_failure(self.birth.address, &format!("lost: its memory was still on {from}"));
             }
         }

@@ -378,7 +378,7 @@ impl Keeper {
             Side::Guest(_) => self.finish(),
             Side::Home(_) => {
                 for residence in [self.residence.take(), self.lent.take()].into_iter().flatten() {
-                    residence.cgroup.kill();
+                    residence.kill();
                     threads::spawn("clean up", move || residence.destroy());
                 }
             }

@@ -58,7 +58,7 @@ impl Keeper {
                     let _ = crate::sys::resize_window(master.as_fd(), rows, columns);
                 }
             }
-            FromHome::Kill => residence.cgroup.kill(),
+            FromHome::Kill => residence.kill(),
             _ => {}
         }
     }

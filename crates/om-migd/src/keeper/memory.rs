@@ -156,12 +156,15 @@ pub fn receive_copy(
     let broken = |error: io::Error| format!("the source broke off: {error}");
     let (ours, theirs) = UnixStream::pair().map_err(broken)?;
     let answers = ours.try_clone().map_err(broken)?;
+    let way_back = out.clone();
     threads::spawn("answers", move || transfer::send_answers(&answers, &out));
     std::thread::scope(|scope| {
         let server = scope.spawn(move || {
             let (namespace, images) = (nest.namespace.as_fd(), nest.images.as_fd());
             let confines = Some(confines);
-            Criu { program, namespace, images, ids: ids(credentials), confines }.serve_pages(theirs.as_fd())
+            let criu = Criu { program, namespace, images, ids: ids(credentials), confines };
+            // A dump that has sent everything waits for an answer.
+            criu.serve_pages(theirs.as_fd()).inspect_err(|_| way_back.close())
         });
         let received = transfer::receive(input, nest, credentials, Some(&ours)).map_err(broken);
         let _ = ours.shutdown(Shutdown::Both);

@@ -4,8 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::sched::sched_setaffinity;
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::stat::fstat;
 use nix::unistd::{Gid, Pid, Uid, tcgetpgrp};
 use om_proto::control::Audience;
@@ -22,6 +25,9 @@ use crate::stdio::{
     INPUTS, OUTPUTS, StreamKind, TERMINAL_INPUT, TERMINAL_OUTPUT, pipe_from_job, pipe_to_job, set_nonblocking,
 };
 use crate::{nest, sys};
+
+/// For so long CRIU may take to let go of a job when its dump has failed.
+const LETTING_GO: Duration = Duration::from_secs(10);
 
 /// CRIU's names of what the job has from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +77,20 @@ pub struct Residence {
     pub terminal: Option<OwnedFd>,
     /// What a job waits for that has not begun; a byte lets it begin, and without us it is gone.
     gate: Option<OwnedFd>,
+    /// Whether it may be killed, and is to be.
+    hold: Mutex<Hold>,
+    /// CRIU has let go.
+    released: Condvar,
+}
+
+/// Whether CRIU has hold of a job, as the tracer of all its processes. They must not be killed then: a namespace's PID 1
+/// does not end before all the others have been reaped, for that they wait for CRIU, and CRIU may be waiting for PID 1.
+#[derive(Debug, Default)]
+struct Hold {
+    /// While CRIU dumps it: what its memory goes through.
+    pages: Option<OwnedFd>,
+    /// The job is to be killed.
+    doomed: bool,
 }
 
 /// The files of a job whose home is another node, while its nest is made.
@@ -203,7 +223,17 @@ impl Residence {
             ends.outputs[TERMINAL_OUTPUT] = Some(our_end.try_clone()?);
             master = Some(our_end);
         }
-        Ok((Self { nest, cgroup, init, externals, terminal: master, gate: None }, ends))
+        let residence = Self {
+            nest,
+            cgroup,
+            init,
+            externals,
+            terminal: master,
+            gate: None,
+            hold: Mutex::default(),
+            released: Condvar::new(),
+        };
+        Ok((residence, ends))
     }
 
     /// Sends a signal to the command, the job's PID 2, to its group or to the terminal's foreground group; to all of the
@@ -274,7 +304,38 @@ impl Residence {
             ids: (Uid::from_raw(credentials.uid), Gid::from_raw(credentials.gid)),
             confines: None,
         };
-        criu.dump(self.init, &self.cgroup, &self.externals.names(), memory)
+        let pages = memory.pages.try_clone_to_owned();
+        let pages = pages.map_err(|error| criu::Error::Spawn(program.to_owned(), error))?;
+        {
+            let mut hold = self.hold();
+            if hold.doomed {
+                let message = "the job has been killed".to_owned();
+                return Err(criu::Error::Failed { action: "dump", message });
+            }
+            hold.pages = Some(pages);
+        }
+        let result = criu.dump(self.init, &self.cgroup, &self.externals.names(), memory);
+        let mut hold = self.hold();
+        hold.pages = None;
+        if hold.doomed {
+            self.cgroup.kill();
+        }
+        self.released.notify_all();
+        result
+    }
+
+    fn hold(&self) -> MutexGuard<'_, Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills every process of the job; if it is being dumped, lets the dump fail and kills them once CRIU has let go.
+    pub fn kill(&self) {
+        let mut hold = self.hold();
+        hold.doomed = true;
+        match &hold.pages {
+            None => self.cgroup.kill(),
+            Some(pages) => drop(shutdown(pages.as_raw_fd(), Shutdown::Both)),
+        }
     }
 
     /// The file of its PID 1.
@@ -303,9 +364,14 @@ impl Residence {
         sys::resize_window(master.as_fd(), rows, columns)
     }
 
-    /// Kills whatever is left and removes the cgroup. The nest goes with its last user.
+    /// Kills whatever is left and removes the cgroup, once CRIU has let go. The nest goes with its last user.
     pub fn destroy(&self) {
-        self.cgroup.kill();
+        self.kill();
+        let held = self.released.wait_timeout_while(self.hold(), LETTING_GO, |hold| hold.pages.is_some());
+        if held.unwrap_or_else(PoisonError::into_inner).1.timed_out() {
+            log::error!("criu dump does not end: the job is killed all the same");
+            self.cgroup.kill();
+        }
         let _ = nix::sys::wait::waitpid(self.init, None);
         self.cgroup.remove();
     }
