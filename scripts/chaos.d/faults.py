@@ -20,6 +20,8 @@ STEPS = {
     "offered": "target", "accepted": "source", "frozen": "source", "dumped": "source", "sent": "source",
     "received": "target", "restored": "target", "decided": "home", "granted": "home",
 }
+# Those that can end a connection, or CRIU at the target.
+HARMS = {"cut", "pause", "kill node", "fill memory"}
 # Seconds within which some move comes to a step.
 STEP_PATIENCE = 4
 # How long hosts are cut off or pause: time-outs are in between.
@@ -98,9 +100,12 @@ class Faults:
         return None
 
     def fault(self, kind, host, seconds, delay, step, text):
+        harm = {"host": host, "end": float("inf")}
         try:
             time.sleep(delay)
             self.events.tell(text)
+            if kind in HARMS:
+                self.lab.harms.append(harm)
             with getattr(self, kind.replace(" ", "_").replace("/", ""))(host):
                 if step:
                     self.lab.release(step)
@@ -109,7 +114,7 @@ class Faults:
         except Exception as error:  # the run must tell of it and go on
             self.events.trouble("%s: %s%s" % (text, error, getattr(error, "output", "") or ""))
         finally:
-            self.quiet_since = time.monotonic()
+            self.quiet_since = harm["end"] = time.monotonic()
             del self.active[host]
 
     @contextmanager

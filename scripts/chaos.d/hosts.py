@@ -25,6 +25,8 @@ class Lab:
         self.name, self.events = name, events
         self.state = Path("/run/om-lab") / name
         self.daemons = {}
+        # What can break a connection: host, and when it was over.
+        self.harms = []
 
     def script(self, *words, directory="/", path=PATH):
         return subprocess.run(
@@ -155,7 +157,15 @@ class Lab:
                     except OSError:
                         continue
                     found.append((host, cgroup.name, not frozen))
+                    job.id = cgroup.name.split("-")[1]
         return found
+
+    def was_harmed(self, hosts, since):
+        """Whether something that can break a connection has happened to one of them, and was not over then."""
+        return any(harm["host"] in hosts and harm["end"] >= since for harm in list(self.harms))
+
+    def has_said(self, host, text):
+        return text in (self.state / host / "console").read_text(errors="replace")
 
     def has_copy(self, job, host):
         """Whether there is a process of the job on this host, also one that is just being restored."""

@@ -1,12 +1,20 @@
-"""A job of the chaos run: started, moved all the time, and judged at its end."""
+"""A job of the chaos run: started, moved all the time, and judged at its end.
 
+It begins at home or, as if a scheduler had advised it, on another host, and moves in all three ways. A lazy move leaves it
+in danger until all of its memory has come: if source or target is harmed meanwhile the job is killed, and only if the
+target has said that this was why does it not count as lost.
+"""
+
+import json
 import os
 import random
 import shutil
 import signal
+import socket
 import threading
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from hosts import BIN, GRACE, HOMES, HOSTS, OM_FILES, USER
@@ -14,6 +22,9 @@ from hosts import BIN, GRACE, HOMES, HOSTS, OM_FILES, USER
 HERE = Path(__file__).resolve().parent
 # Seconds without a step, and without a fault, after which a job counts as lost.
 PATIENCE = 90
+# Ways of a move, as om files name them; the first is the node's own choice.
+MODES = ["", "", " stream", " lazy"]
+ADDRESSES = {host: "10.77.0.%s" % host[1:] for host in HOSTS}
 
 
 class Job:
@@ -34,6 +45,10 @@ class Job:
         self.ended = False
         self.moves = 0
         self.roles = None
+        self.id = None
+        # The last move if it was lazy: source, target, when it was asked for.
+        self.lazy = None
+        self.birthplace = self.chance.choice([None, *(host for host in HOSTS if host != self.home)])
         self.moving = threading.Event()
         self.size, self.grown_at = 0, time.monotonic()
         self.doubles = 0
@@ -50,16 +65,37 @@ class Job:
         shutil.chown(self.path, USER, USER)
         (self.path / "in").write_text("".join("%d\n" % number for number in range(self.steps)))
         shutil.copy(HERE / "counter.py", self.path)
+        self.advise()
         words = ["python3", self.directory + "/counter.py", self.directory, self.steps, self.megabytes, self.pause]
         self.lab.script(
             "exec", "-d", "--user", USER, self.home, "bash", "-c",
-            'cd "$1" && (echo "$BASHPID" >pid.new && mv pid.new pid && exec om run --time "${@:2}") <in >out 2>err\n'
+            'cd "$1" && (echo "$BASHPID" >pid.new && mv pid.new pid && exec om run --time --start-socket start.sock "${@:2}") <in >out 2>err\n'
             'echo "$?" >status.new; mv status.new status',
             "bash", self.directory, *map(str, words), path=BIN + ":/usr/local/bin:/usr/bin:/bin",
         )
-        self.events.log("job %d: home %s, %d steps, %d MiB, %g s" % (
-            self.number, self.home, self.steps, self.megabytes, self.pause))
+        self.events.log("job %d: home %s, begins on %s, %d steps, %d MiB, %g s" % (
+            self.number, self.home, self.birthplace or self.home, self.steps, self.megabytes, self.pause))
         threading.Thread(target=self.move_around, daemon=True).start()
+
+    def advise(self):
+        """Answers `om run`, once, where the job is to begin."""
+        if not self.birthplace:
+            return
+        listener = socket.socket(socket.AF_UNIX)
+        path = self.path / "start.sock"
+        listener.bind(str(path))
+        path.chmod(0o666)
+        listener.listen()
+        listener.settimeout(60)
+
+        def answer():
+            with suppress(OSError), listener, listener.accept()[0] as asker:
+                asker.recv(4096)
+                asker.sendall(json.dumps({"node": ADDRESSES[self.birthplace]}).encode() + b"\n")
+
+        self.roles = {"source": self.home, "target": self.birthplace, "home": self.home}
+        self.moving.set()
+        threading.Thread(target=answer, daemon=True).start()
 
     def om_file(self, name):
         pid = (self.path / "pid").read_text().strip()
@@ -76,22 +112,25 @@ class Job:
 
     def move_around(self):
         """Asks for one move after another. May hang where om-migd does."""
-        address = {"10.77.0.%s" % host[1:]: host for host in HOSTS}
+        hosts = {address: host for host, address in ADDRESSES.items()}
         while not self.ended and not self.orphan_since:
             time.sleep(self.chance.uniform(0.1, 1.0))
             where = self.where()
             if where in ("", "queued", "migrating"):
                 continue
-            source = address.get(where, self.home)
+            source = hosts.get(where, self.home)
             target = self.chance.choice([host for host in HOSTS if host != source])
             self.roles = {"source": source, "target": target, "home": self.home}
+            mode = self.chance.choice(MODES)
+            lazy, self.lazy = self.lazy, (source, target, time.monotonic()) if mode == " lazy" else self.lazy
             try:
-                self.om_file("where").write_text("home" if target == self.home else "10.77.0.%s" % target[1:])
+                self.om_file("where").write_text(("home" if target == self.home else ADDRESSES[target]) + mode)
             except OSError as error:
+                self.lazy = lazy
                 self.events.log("job %d: %s to %s: %s" % (self.number, source, target, error.strerror))
                 continue
             self.moving.set()
-            self.events.log("job %d: %s to %s" % (self.number, source, target))
+            self.events.log("job %d: %s to %s%s" % (self.number, source, target, mode))
             while not self.ended and self.where() in ("", "queued", "migrating"):
                 time.sleep(0.05)
             self.moving.clear()
@@ -170,8 +209,18 @@ class Job:
         if self.may_be_lost_since and "lost" in said:
             took = time.monotonic() - self.may_be_lost_since
             return self.events.log("job %d: was lost with its node, told after %.0f s" % (self.number, took))
+        if status == "137" and self.memory_was_lost():
+            return self.events.log("job %d: its memory was lost in a lazy move" % self.number)
         return self.events.bad("lost", "job %d: om run ended with %s: %s; %s" % (
             self.number, status, said_last, self.describe()))
+
+    def memory_was_lost(self):
+        """Whether its last move was lazy, a host of that was harmed, and the target has said what that meant."""
+        if not self.lazy or not self.id:
+            return False
+        source, target, since = self.lazy
+        said = "job %s: lost, its memory was still on %s" % (self.id, ADDRESSES[source])
+        return self.lab.was_harmed({source, target}, since) and self.lab.has_said(target, said)
 
     def compare(self, lost):
         """Whether its output is right, as far as it has come if it is lost."""
