@@ -147,9 +147,11 @@ pub(super) fn prepare(socket: &TcpStream, silence: Duration) -> io::Result<()> {
 pub(super) fn read_by(deadline: Instant, socket: &mut TcpStream, mut buffer: &mut [u8]) -> io::Result<()> {
     while !buffer.is_empty() {
         wait_until(deadline, socket)?;
-        match socket.read(buffer).map_err(silent)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            count => buffer = &mut buffer[count..],
+        match socket.read(buffer) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => buffer = &mut buffer[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(silent(error)),
         }
     }
     Ok(())
@@ -177,9 +179,11 @@ pub(super) fn handshake(
             continue;
         }
         wait_until(deadline, &socket)?;
-        if connection.read_tls(&mut socket).map_err(silent)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
+        match connection.read_tls(&mut socket) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read.map_err(silent)?,
+        };
         if let Err(error) = connection.process_new_packets() {
             // Tells the other side why.
             let _ = connection.write_tls(&mut socket);
