@@ -131,7 +131,8 @@ class Chaos(Faults):
         for host in HOSTS:
             shutil.copy(self.lab.state / host / "console", self.directory / (host + ".log"))
             for path in (self.lab.disk(host) / "srv").glob("job-*"):
-                shutil.copytree(path, self.directory / path.name, dirs_exist_ok=True)
+                sockets = shutil.ignore_patterns("*.sock")
+                shutil.copytree(path, self.directory / path.name, ignore=sockets, dirs_exist_ok=True)
 
 
 def main():

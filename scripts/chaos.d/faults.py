@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hosts import HOSTS, MORTALS, started
+from hosts import HARMS, HOSTS, MORTALS, started
 
 # How often each happens compared with the others.
 FAULTS = {
@@ -20,8 +20,6 @@ STEPS = {
     "offered": "target", "accepted": "source", "frozen": "source", "dumped": "source", "sent": "source",
     "received": "target", "restored": "target", "decided": "home", "granted": "home",
 }
-# Those that can end a connection, or CRIU at the target.
-HARMS = {"cut", "pause", "kill node", "fill memory"}
 # Seconds within which some move comes to a step.
 STEP_PATIENCE = 4
 # How long hosts are cut off or pause: time-outs are in between.
@@ -100,7 +98,7 @@ class Faults:
         return None
 
     def fault(self, kind, host, seconds, delay, step, text):
-        harm = {"host": host, "end": float("inf")}
+        harm = {"kind": kind, "host": host, "end": float("inf")}
         try:
             time.sleep(delay)
             self.events.tell(text)

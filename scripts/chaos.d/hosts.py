@@ -14,6 +14,8 @@ PATH = BIN + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OM_FILES, STEP_FILES = "run/om/proc", "run/om/steps"
 
 HOSTS, HOMES, MORTALS = ["h1", "h2", "h3"], ["h1", "h2"], ["h3", "h3", "h2"]
+# Faults that can end a connection, or CRIU or a keeper at the target.
+HARMS = {"cut", "pause", "kill node", "fill memory"}
 # Seconds after which a silent node counts as dead: longer than any cut with all that it takes to connect again.
 GRACE = 30
 
@@ -25,7 +27,7 @@ class Lab:
         self.name, self.events = name, events
         self.state = Path("/run/om-lab") / name
         self.daemons = {}
-        # What can break a connection: host, and when it was over.
+        # Faults of the kinds in HARMS: kind, host, and when it was over.
         self.harms = []
 
     def script(self, *words, directory="/", path=PATH):
@@ -160,9 +162,10 @@ class Lab:
                     job.id = cgroup.name.split("-")[1]
         return found
 
-    def was_harmed(self, hosts, since):
-        """Whether something that can break a connection has happened to one of them, and was not over then."""
-        return any(harm["host"] in hosts and harm["end"] >= since for harm in list(self.harms))
+    def was_harmed(self, hosts, since, kinds):
+        """Whether a fault of these kinds has happened to one of them, and was not over then."""
+        harms = list(self.harms)
+        return any(harm["host"] in hosts and harm["kind"] in kinds and harm["end"] >= since for harm in harms)
 
     def has_said(self, host, text):
         return text in (self.state / host / "console").read_text(errors="replace")
