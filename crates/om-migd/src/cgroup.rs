@@ -75,7 +75,7 @@ impl Cgroup {
 
     /// Freezes the job and waits until nothing of it runs.
     pub fn freeze(&self) -> io::Result<()> {
-        fs::write(self.path.join("cgroup.freeze"), "1")?;
+        self.hold()?;
         let deadline = Instant::now() + FREEZE_LIMIT;
         let mut pause = Duration::from_micros(100);
         while !self.is_frozen()? {
@@ -90,6 +90,11 @@ impl Cgroup {
             pause = (pause * 2).min(Duration::from_millis(5));
         }
         Ok(())
+    }
+
+    /// Begins to freeze the job: none of its processes gets any further in its own program.
+    pub fn hold(&self) -> io::Result<()> {
+        fs::write(self.path.join("cgroup.freeze"), "1")
     }
 
     /// Lets the job run again. Success if it ran already.

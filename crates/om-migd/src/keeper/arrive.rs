@@ -360,11 +360,7 @@ impl Keeper {
             return log::error!("job {}: granted, but it is not here", self.spec.id);
         };
         let Restored { residence, ends, luggage, luggage_came, fetching, newborn } = *restored;
-        if let Some(fetching) = fetching {
-            self.fetching = Some(from);
-            let events = self.events.clone();
-            threads::spawn("fetch", move || drop(events.send(Event::Fetched(epoch, fetching.wait()))));
-        }
+        self.fetching = fetching.as_ref().map(|_| from);
         self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
         self.moves = luggage.moves + u64::from(!newborn);
@@ -383,6 +379,13 @@ impl Keeper {
             Side::Home(home) => residence.confine(&home.cpus),
         }
         self.settle(residence, ends, luggage);
+        if let (Some(fetching), Some(residence)) = (fetching, &self.residence) {
+            if let Err(error) = fetching.watch(&residence.cgroup, !self.stopped) {
+                log::error!("job {}: cannot let it run: {error}", self.spec.id);
+            }
+            let events = self.events.clone();
+            threads::spawn("fetch", move || drop(events.send(Event::Fetched(epoch, fetching.wait()))));
+        }
         if newborn {
             log::info!("job {}: begins here, its home is {from}", self.spec.id);
             return self.publish();
@@ -401,6 +404,9 @@ impl Keeper {
         match result {
             Ok(()) => {
                 let _ = residence.clear_images();
+                if !self.stopped {
+                    let _ = residence.cgroup.thaw();
+                }
                 self.publish();
             }
             Err(reason) => {

@@ -265,10 +265,11 @@ impl Keeper {
         let last =
             self.residence.as_ref().map(|_| Status { migrating: false, stay: Vec::new(), ..self.status() });
         let Side::Home(home) = &mut self.side else { return };
-        // What its new node will tell soon.
-        if let Some(last) = last {
-            home.remote = last;
-        }
+        // Until its new node tells.
+        home.remote = match last {
+            Some(last) => last,
+            None => Status { migrating: false, stay: Vec::new(), ..std::mem::take(&mut home.remote) },
+        };
         let output_received = home.output_received();
         let message = FromHome::Granted { epoch, output_received };
         let Some(candidate) = home.candidate.take() else { return };

@@ -16,7 +16,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use om_proto::omfs::Mode;
 use super::depart::Accepted;
 use super::residence::Residence;
 use super::{threads, transfer};
+use crate::cgroup::Cgroup;
 use crate::confines::Confines;
 use crate::criu::{self, Criu, Memory};
 use crate::nest::{Credentials, Nest};
@@ -181,6 +182,15 @@ fn ids(credentials: &Credentials) -> (Uid, Gid) {
 /// Memory that is being fetched from the source.
 pub struct Fetching {
     fetcher: JoinHandle<Result<(), criu::Error>>,
+    ward: Arc<Mutex<Ward>>,
+}
+
+/// The job whose memory is being fetched. Where CRIU stops fetching before all has come, the kernel fills the rest with
+/// zeros: the job is frozen before, and whoever [waits](Fetching::wait) knows whether it may go on.
+#[derive(Debug, Default)]
+struct Ward {
+    job: Option<Cgroup>,
+    is_over: bool,
 }
 
 impl Fetching {
@@ -204,10 +214,15 @@ impl Fetching {
                 // All has come, or nothing more will.
                 out.close();
             });
+            let ward = Arc::new(Mutex::new(Ward::default()));
+            let watched = ward.clone();
             threads::spawn("pages", move || {
                 if let Err(error) = transfer::receive_pages(&mut input, &ours) {
                     log::debug!("memory that followed ends: {error}");
                 }
+                let mut ward = watched.lock().unwrap_or_else(PoisonError::into_inner);
+                ward.is_over = true;
+                ward.job.iter().for_each(|job| drop(job.hold()));
                 let _ = ours.shutdown(Shutdown::Both);
             });
             let fetcher = std::thread::spawn(move || {
@@ -219,9 +234,16 @@ impl Fetching {
             while !socket.exists() && !fetcher.is_finished() && begin.elapsed() < FETCHER_LIMIT {
                 sleep(Duration::from_millis(1));
             }
-            Ok(Self { fetcher })
+            Ok(Self { fetcher, ward })
         };
         start().map_err(|error| error.to_string())
+    }
+
+    /// Watches over the job from now on, and lets it run if it `may`, unless nothing more comes: then it stays frozen.
+    pub fn watch(&self, job: &Cgroup, may: bool) -> io::Result<()> {
+        let mut ward = self.ward.lock().unwrap_or_else(PoisonError::into_inner);
+        ward.job = Some(job.clone());
+        if may && !ward.is_over { job.thaw() } else { Ok(()) }
     }
 
     /// Waits until all of it has come.

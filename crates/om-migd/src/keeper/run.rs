@@ -223,7 +223,9 @@ impl Keeper {
             home.holder = Holder::Here;
         }
         threads::watch_init(residence.init, report, self.source.held(), self.events.clone());
+        // One whose memory is still coming runs under the eyes of who fetches it.
         if !self.stopped
+            && self.fetching.is_none()
             && let Err(error) = residence.cgroup.thaw()
         {
             log::error!("cannot let the job run: {error}");
