@@ -4,10 +4,13 @@
 #   bench_row 'CPU' % 0.25 le 0.6 0.1 -       measure, unit, figure, le or ge, goal, the others' figures
 #   bench_row 'wall time' s 3.2 - - - 4.1     a figure without a goal
 #   bench_end
+#   bench_rest                                in a trap on EXIT: the rows that there are, if an error came before bench_end
 #
 # A figure that could not be had is '-'. While measuring, bench_say tells what is going on, away from the table.
 
 # shellcheck shell=bash
+
+bench_rows=()
 
 bench_begin() { # NAME PEER…
     bench_name=$1 bench_peers=("${@:2}") bench_rows=() bench_met=0 bench_missed=0
@@ -30,10 +33,17 @@ bench_row() { # MEASURE UNIT FIGURE OP GOAL PEER…
 }
 
 bench_end() {
-    if [[ ${BENCH_JSON-} ]]; then
-        bench_print_json
-        return
-    fi
+    if [[ ${BENCH_JSON-} ]]; then bench_print_json; else bench_print_table; fi
+    bench_rows=()
+}
+
+bench_rest() {
+    ((${#bench_rows[@]})) || return 0
+    bench_say "ended early; what was measured until then:"
+    bench_end
+}
+
+bench_print_table() {
     {
         local IFS=$'\t'
         printf '%s\t' measure om goal '' "${bench_peers[@]}"
