@@ -57,6 +57,26 @@ pub fn apply(limits: &[(u64, u64)]) -> io::Result<()> {
     Ok(())
 }
 
+/// What another node asks for a guest, without what would put it before the node's own work: real-time priority and
+/// nice values below 0. None if these are not limits as [`of`] returns them.
+#[must_use]
+pub fn of_guest(mut limits: Vec<(u64, u64)>) -> Option<Vec<(u64, u64)>> {
+    /// RLIMIT_NICE is 20 less the nice value.
+    const NICE_0: u64 = 20;
+    if limits.len() != RESOURCES.len() || limits.iter().any(|(soft, hard)| soft > hard) {
+        return None;
+    }
+    for ((resource, _), (soft, hard)) in RESOURCES.iter().zip(&mut limits) {
+        let most = match resource {
+            Resource::RLIMIT_RTPRIO => 0,
+            Resource::RLIMIT_NICE => NICE_0,
+            _ => continue,
+        };
+        (*soft, *hard) = ((*soft).min(most), (*hard).min(most));
+    }
+    Some(limits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +96,21 @@ mod tests {
         let limits = of(nix::unistd::getpid()).unwrap();
         assert_eq!(limits.len(), RESOURCES.len());
         apply(&limits).unwrap();
+    }
+
+    #[test]
+    fn a_guest_gets_no_real_time_and_no_priority_above_the_nodes_own_work() {
+        let all = of_guest(vec![(99, RLIM_INFINITY); RESOURCES.len()]).unwrap();
+        let of = |wanted: &str| all[RESOURCES.iter().position(|(_, name)| *name == wanted).unwrap()];
+        assert_eq!(of("Max realtime priority"), (0, 0));
+        assert_eq!(of("Max nice priority"), (20, 20));
+        assert_eq!(of("Max open files"), (99, RLIM_INFINITY));
+    }
+
+    #[test]
+    fn what_are_no_limits_is_not_taken_from_another_node() {
+        assert_eq!(of_guest(Vec::new()), None);
+        assert_eq!(of_guest(vec![(1, 1); RESOURCES.len() + 1]), None);
+        assert_eq!(of_guest(vec![(2, 1); RESOURCES.len()]), None);
     }
 }

@@ -428,6 +428,8 @@ fn try_become_job(
     umask(Mode::from_bits_truncate(launch.umask));
 
     nix::unistd::chroot(ROOT)?;
+    // Else a relative working directory would begin outside of the root, at the node's own.
+    nix::unistd::chdir("/")?;
     // Before the limits: they may allow fewer descriptors than it takes to put these in order.
     place_streams(launch, fds, terminal)?;
     limits::apply(&launch.limits)?;

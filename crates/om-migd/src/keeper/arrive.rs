@@ -20,7 +20,7 @@ use super::memory::{self, Fetching};
 use super::residence::{Ends, HomeFiles, Residence};
 use super::run::{Keeper, Side};
 use super::threads::{self, HomeLine};
-use super::{step, timers, transfer};
+use super::{newborn as births, step, timers, transfer};
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
 use crate::criu;
@@ -28,7 +28,7 @@ use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::handover::target::{Action, Input, State, Target};
 use crate::inspect;
-use crate::nest::{Credentials, Launch, Nest, Request};
+use crate::nest::{Credentials, Nest, Request};
 use crate::net::identity::Identity;
 use crate::net::link;
 use crate::net::message::{Luggage, MAX_FRAME, Newborn, Offer, OfferAnswer, ToHome, Way};
@@ -513,16 +513,8 @@ fn prepare_place(
         Arc::new(Connector { line, epoch: offer.epoch }),
     )?;
     if let Some(newborn) = offer.newborn.clone() {
+        let launch = births::admit(&newborn.launch, spec, &confines.joined).map_err(io::Error::other)?;
         let cgroup = Cgroup::create(&confines.parent, spec.id, offer.epoch, links)?;
-        let launch = Launch {
-            streams: spec.streams.map(StreamKind::letter),
-            credentials: spec.credentials.clone(),
-            // Home's numbers are not this node's.
-            cpus: Vec::new(),
-            joined: confines.joined.clone(),
-            oom_score: newborn.launch.oom_score.max(0),
-            ..newborn.launch.clone()
-        };
         let files = HomeFiles { home: spec.home.to_string(), device: device.as_fd() };
         let init = offer.init.0.clone();
         let made = Residence::launch_waiting(

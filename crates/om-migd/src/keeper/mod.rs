@@ -21,6 +21,7 @@ pub mod home;
 mod inquiry;
 mod links;
 mod memory;
+mod newborn;
 pub mod residence;
 mod run;
 mod step;
