@@ -123,6 +123,7 @@ class Chaos(Faults):
         began = time.monotonic()
         while remains := self.lab.remains():
             if time.monotonic() > deadline:
+                self.lab.keep_images(self.directory)
                 return self.events.trouble("left behind: " + "; ".join(remains))
             time.sleep(0.2)
         self.events.log("nothing is left after %.1f s" % (time.monotonic() - began))

@@ -192,6 +192,29 @@ class Lab:
                 pass
         return found
 
+    def keep_images(self, directory):
+        """Keeps what CRIU has said of a move that it has not ended, and where it and its children are."""
+        for host in HOSTS:
+            for pid in self.pids(self.cgroup(host)):
+                if "criu" not in command_line(pid):
+                    continue
+                told = [command_line(pid)]
+                for number in [pid, *(other for other in numbers("/proc") if parent(other) == pid)]:
+                    told += ["--- %d" % number, content(f"/proc/{number}/status"), content(f"/proc/{number}/wchan")]
+                told += [content(path) for path in Path(f"/proc/{pid}/root/run/om-img").glob("*.log")]
+                (directory / f"{host}-criu-{pid}").write_text("\n".join(told))
+
+
+def content(path):
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError as error:
+        return str(error)
+
+
+def numbers(directory):
+    return [int(path.name) for path in Path(directory).iterdir() if path.name.isdigit()]
+
 
 def namespace_pid(pid):
     """The process's pid on its host."""

@@ -100,6 +100,9 @@ source_dies() {
     "$HERE/lab" kill h2
     has_ended 137
     until_ok on h3 sh -c "! ls $ROOT/[1-9]* && ! grep -q om-root /proc/*/mountinfo"
+    "$HERE/lab" start h2
+    start_nodes h2 -- om-migd
+    until_ok on h2 om ps
 }
 
 link_breaks_behind_it() {

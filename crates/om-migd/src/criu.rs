@@ -5,15 +5,19 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Pid, Uid};
 
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
 use crate::hook;
 use crate::nest::IMAGES;
-use crate::{stay, sys};
+use crate::{inspect, stay, sys};
 
 /// Where `scripts/setup` puts a CRIU of its own.
 const OWN_PREFIX: &str = "/opt/om/sbin/criu";
@@ -83,6 +87,40 @@ pub fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
     candidates.into_iter().find(|candidate| candidate.is_file()).ok_or(Error::Missing)
 }
 
+/// A restore that may be under way. It is the only work of CRIU's that is ever killed: a job that is not going to run here
+/// has nothing to lose, and CRIU has been seen to wait for ever where a full file system had taken one of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Restoring(Arc<Mutex<Option<Pid>>>);
+
+impl Restoring {
+    fn lock(&self) -> MutexGuard<'_, Option<Pid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills it, and what it has restored so far.
+    pub fn end(&self) {
+        let criu = self.lock();
+        let Some(pid) = *criu else { return };
+        log::warn!("criu restore (pid {pid}) does not end by itself: it is killed");
+        let restored = inspect::children(pid);
+        for victim in std::iter::once(pid).chain(restored) {
+            let _ = kill(victim, Signal::SIGKILL);
+        }
+    }
+
+    /// Runs the command so that it can be ended.
+    fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
+        let mut child = command.spawn()?;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        *self.lock() = Some(pid);
+        // Not reaped before nobody can kill it any more: the pid could be another's.
+        let exited = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        while waitid(Id::Pid(pid), exited) == Err(Errno::EINTR) {}
+        *self.lock() = None;
+        child.wait()
+    }
+}
+
 impl Criu<'_> {
     /// Dumps a frozen job: its memory to where `memory` says, the rest into the image directory. It stays frozen.
     /// `externals` are CRIU's names of its outside descriptors.
@@ -137,7 +175,13 @@ impl Criu<'_> {
 
     /// Restores the job from the image directory, frozen, and returns its PID 1. If its memory follows, somebody must be
     /// fetching it already.
-    pub fn restore(&self, cgroup: &Cgroup, externals: &[External], follows: bool) -> Result<Pid, Error> {
+    pub fn restore(
+        &self,
+        cgroup: &Cgroup,
+        externals: &[External],
+        follows: bool,
+        restoring: &Restoring,
+    ) -> Result<Pid, Error> {
         let mut command = self.command("restore");
         if follows {
             command.arg("--lazy-pages");
@@ -151,7 +195,7 @@ impl Criu<'_> {
             command.arg("--inherit-fd").arg(format!("fd[{number}]:{name}"));
             fds.push((fd.as_fd(), number));
         }
-        self.run(command, "restore", &fds)?;
+        self.run_by(command, "restore", &fds, |command| restoring.run(command))?;
         let failed = |message: String| Error::Failed { action: "restore", message };
         let pid =
             fs::read_to_string(self.image("pid")).map_err(|error| failed(format!("no pid file: {error}")))?;
@@ -168,9 +212,19 @@ impl Criu<'_> {
 
     fn run(
         &self,
+        command: Command,
+        action: &'static str,
+        fds: &[(BorrowedFd<'_>, RawFd)],
+    ) -> Result<(), Error> {
+        self.run_by(command, action, fds, Command::status)
+    }
+
+    fn run_by(
+        &self,
         mut command: Command,
         action: &'static str,
         fds: &[(BorrowedFd<'_>, RawFd)],
+        run: impl FnOnce(&mut Command) -> io::Result<ExitStatus>,
     ) -> Result<(), Error> {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let entrances = self.confines.map_or(Ok(Vec::new()), Confines::entrances_for_criu);
@@ -185,7 +239,7 @@ impl Criu<'_> {
                 entrances: entrances.iter().map(AsFd::as_fd).collect(),
             },
         );
-        let status = command.status().map_err(|error| Error::Spawn(self.program.to_owned(), error))?;
+        let status = run(&mut command).map_err(|error| Error::Spawn(self.program.to_owned(), error))?;
         if status.success() {
             return Ok(());
         }
@@ -251,6 +305,29 @@ pub fn check(program: &Path) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_restore_that_hangs_is_ended_with_what_it_has_restored() {
+        let restoring = Restoring::default();
+        let other = restoring.clone();
+        let hanging =
+            std::thread::spawn(move || other.run(Command::new("sh").args(["-c", "sleep 1000 & wait"])));
+        let restored = loop {
+            let pid = *restoring.lock();
+            match pid.map(inspect::children).unwrap_or_default()[..] {
+                [child] => break child,
+                _ => std::thread::yield_now(),
+            }
+        };
+        restoring.end();
+        assert!(!hanging.join().unwrap().unwrap().success());
+        // It is somebody else's to reap.
+        let ended = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
+        while fs::read_to_string(format!("/proc/{restored}/stat")).is_ok_and(|stat| !ended(stat)) {
+            std::thread::yield_now();
+        }
+        restoring.end();
+    }
 
     #[test]
     fn the_first_error_is_told_without_its_decoration() {

@@ -42,6 +42,19 @@ pub fn activity(cgroup: &Cgroup) -> Activity {
     sum
 }
 
+/// The children of a process.
+#[must_use]
+pub fn children(parent: Pid) -> Vec<Pid> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let its = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        its == Some(parent.as_raw())
+    };
+    pids.filter(is_child).map(Pid::from_raw).collect()
+}
+
 /// Whether a process is stopped by a signal (or a debugger).
 #[must_use]
 pub fn is_stopped(pid: Pid) -> bool {

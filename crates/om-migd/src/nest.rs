@@ -33,6 +33,7 @@ use nix::unistd::{Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::Bytes;
+use crate::criu::Restoring;
 use crate::passing::{receive_frame, send_frame};
 use crate::{criu, limits, paths, sys};
 
@@ -153,6 +154,8 @@ pub struct Nest {
     pub terminal: Option<(OwnedFd, OwnedFd)>,
     /// PID 1 of the job, if it was launched.
     pub init: Option<Pid>,
+    /// What restores the job in it.
+    pub restoring: Restoring,
 }
 
 impl Nest {
@@ -205,7 +208,7 @@ impl Nest {
                     return Err(io::Error::other("the nest came without its descriptors"));
                 };
                 let terminal = fds.next().zip(fds.next());
-                Self { namespace, images, shared, terminal, init: None }
+                Self { namespace, images, shared, terminal, init: None, restoring: Restoring::default() }
             }
             Reply::Failed(message) => return Err(io::Error::other(message)),
             Reply::Launched(_) | Reply::Mounted => {

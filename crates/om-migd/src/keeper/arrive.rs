@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use om_proto::cpu::Cpu;
 use om_proto::frame;
@@ -23,7 +23,7 @@ use super::threads::{self, HomeLine};
 use super::{newborn as births, step, timers, transfer};
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
-use crate::criu;
+use crate::criu::{self, Restoring};
 use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::handover::target::{Action, Input, State, Target};
@@ -42,6 +42,9 @@ use crate::stdio::{INPUTS, StreamKind};
 /// Memory that must be left over beside what a restore takes, bytes.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// How long a restore may take to fail once its move has been given up.
+const FAILING: Duration = Duration::from_secs(5);
+
 /// A move to this node: the machine and what its actions need.
 pub struct Arrival {
     pub(super) target: Target,
@@ -49,6 +52,8 @@ pub struct Arrival {
     from: IpAddr,
     /// Everything that it needs here, until it is used.
     preparation: Option<Box<Preparation>>,
+    /// What restores it, while it does.
+    pub(super) restoring: Restoring,
     /// The restored job, frozen, once it is there.
     restored: Option<Box<Restored>>,
 }
@@ -171,7 +176,13 @@ impl Keeper {
         let (epoch, events) = (offer.epoch, self.events.clone());
         log::info!("job {}: arriving from {}", self.spec.id, offer.from);
         let target = Target::preparing(epoch);
-        self.arrival = Some(Arrival { target, from: offer.from, preparation: None, restored: None });
+        self.arrival = Some(Arrival {
+            target,
+            from: offer.from,
+            preparation: None,
+            restoring: Restoring::default(),
+            restored: None,
+        });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
             Side::Home(_) => None,
@@ -209,11 +220,13 @@ impl Keeper {
         for action in actions {
             match (action, &mut self.side) {
                 (Action::Receive, _) => self.receive(epoch),
-                (Action::Unblock, Side::Guest(guest)) => {
-                    guest.files.take().inspect(|files| files.close());
+                (Action::Unblock, side) => {
+                    // Home's own files are here.
+                    if let Side::Guest(guest) = side {
+                        guest.files.take().inspect(|files| files.close());
+                    }
+                    self.end_restore();
                 }
-                // Its files are here.
-                (Action::Unblock, Side::Home(_)) => {}
                 (Action::SayReady, Side::Home(_)) => self.arbitrate(arbiter::Input::Ready(epoch), ""),
                 (Action::SayReady, Side::Guest(guest)) => {
                     guest.tell_home(&ToHome::Ready { epoch, input_received: guest.input_received() });
@@ -250,6 +263,9 @@ impl Keeper {
             return self.fail_arrival(epoch, &criu::Error::Missing.to_string());
         };
         let Preparation { place, mut stream, way, files } = *preparation;
+        if let (Place::Nest(nest), Some(arrival)) = (&place, &mut self.arrival) {
+            arrival.restoring = nest.restoring.clone();
+        }
         if let Side::Guest(guest) = &mut self.side {
             guest.files = files;
         }
@@ -417,9 +433,19 @@ impl Keeper {
         }
     }
 
+    /// The move to this node does not happen: a restore that has not failed by now, without its files and its source, is ended.
+    fn end_restore(&self) {
+        let Some(restoring) = self.arrival.as_ref().map(|arrival| arrival.restoring.clone()) else { return };
+        threads::spawn("unblock", move || {
+            std::thread::sleep(FAILING);
+            restoring.end();
+        });
+    }
+
     /// The move to this node does not happen: nothing of the job may be left here.
     fn discard_arrival(&mut self) {
         let Some(arrival) = self.arrival.take() else { return };
+        arrival.restoring.end();
         if let Side::Guest(guest) = &mut self.side {
             guest.files.take().inspect(|files| files.close());
         }

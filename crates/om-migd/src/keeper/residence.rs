@@ -194,7 +194,7 @@ impl Residence {
             ids: (Uid::from_raw(spec.credentials.uid), Gid::from_raw(spec.credentials.gid)),
             confines: Some(confines),
         };
-        let init = criu.restore(&cgroup, &externals, follows)?;
+        let init = criu.restore(&cgroup, &externals, follows, &nest.restoring)?;
         drop(externals);
         Self::complete(nest, cgroup, init, &job_ends, ends, terminal).map_err(failed)
     }

@@ -150,6 +150,9 @@ impl Keeper {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
+        if let Some(arrival) = &self.arrival {
+            arrival.restoring.end();
+        }
         // First the streams and files: a process that waits for a home that is gone cannot even be killed.
         match &mut self.side {
             Side::Home(home) => home.finish_streams(),
