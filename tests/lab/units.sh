@@ -83,6 +83,8 @@ start_confined() { # DAEMON HOST
 confined() {
     local host
     for host in h1 h2; do
+        # As systemd has it: what is mounted later is mounted for the units, too.
+        on "$host" mount --make-rshared /run
         start_confined omd "$host"
         start_confined om-sched "$host"
     done
@@ -94,6 +96,9 @@ confined() {
     stop_daemon om-migd h1
     start_daemon om-migd h1
     until_ok on h1 om ps
+    as_user h1 kill "$pid"
+    # One that om-sched cannot have seen before.
+    start_job sleep 1000
     until_ok on h1 om why "$pid"
     # A node that sends guests away: its own om-sched finds them another place, or om-migd sends them home.
     as_user h1 kill "$pid"
