@@ -42,6 +42,21 @@ pub struct Confines {
     pub joined: Vec<PathBuf>,
 }
 
+impl Confines {
+    /// Memory that is left of the limits of these groups, bytes; none if there is no limit.
+    #[must_use]
+    pub fn memory_left(&self) -> Option<u64> {
+        let number =
+            |group: &Path, name| fs::read_to_string(group.join(name)).ok()?.trim().parse::<u64>().ok();
+        let left =
+            |group: &Path, limit, usage| Some(number(group, limit)?.saturating_sub(number(group, usage)?));
+        let unified = left(&self.parent, "memory.max", "memory.current");
+        let joined = self.joined.iter();
+        let joined = joined.filter_map(|group| left(group, "memory.limit_in_bytes", "memory.usage_in_bytes"));
+        joined.chain(unified).min()
+    }
+}
+
 /// What guests may use together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

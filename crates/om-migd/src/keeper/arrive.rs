@@ -133,7 +133,9 @@ pub fn fits(birth: &Birth, offer: &Offer) -> Result<Way, String> {
     // Of what is copied the images and the restored memory are here at the same time for a moment.
     let copies = if way == Way::Copy { 2 } else { 1 };
     let needed = offer.rss_bytes.saturating_mul(copies).saturating_add(SPARE_BYTES);
-    match inspect::available_bytes() {
+    let is_guest = offer.spec.home != birth.address;
+    let of_guests = if is_guest { birth.guests.memory_left() } else { None };
+    match inspect::available_bytes().into_iter().chain(of_guests).min() {
         Some(available) if available < needed => {
             Err(format!("a restore needs {} MiB of memory, {} are free", needed >> 20, available >> 20))
         }
