@@ -133,6 +133,7 @@ pub fn fits(birth: &Birth, offer: &Offer) -> Result<Way, String> {
     // Of what is copied the images and the restored memory are here at the same time for a moment.
     let copies = if way == Way::Copy { 2 } else { 1 };
     let needed = offer.rss_bytes.saturating_mul(copies).saturating_add(SPARE_BYTES);
+    // At home it is no guest.
     let is_guest = offer.spec.home != birth.address;
     let of_guests = if is_guest { birth.guests.memory_left() } else { None };
     match inspect::available_bytes().into_iter().chain(of_guests).min() {
