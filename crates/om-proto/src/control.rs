@@ -13,7 +13,7 @@ use crate::cpu::Baseline;
 use crate::omfs::Bounds;
 
 /// Version of this protocol; a keeper refuses others with a sentence.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// The longest frame: the kernel's own limit for arguments and environment is below it.
 pub const MAX_FRAME: usize = 8 << 20;
 
@@ -47,8 +47,20 @@ pub enum Request {
     Signal(i32, Audience),
     /// The user's terminal has changed its size: rows, columns.
     WindowSize(u16, u16),
-    /// Whether `om run` is in the foreground of its terminal and may read from it.
-    Foreground(bool),
+    /// Whose the keyboard of the user's terminal is now. Until this is told it is another's.
+    Keyboard(Keyboard),
+}
+
+/// Whose the keyboard of the user's terminal is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Keyboard {
+    /// Another's: `om run` is not in the foreground, and nothing may be read.
+    Others,
+    /// The job's, and that of other programs beside `om run`: nothing may be read while one of them has switched line
+    /// mode off, because it takes single keys.
+    Shared,
+    /// The job's alone.
+    Own,
 }
 
 /// Which of a job's processes a signal is for.

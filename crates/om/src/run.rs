@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use om_proto::control::{Audience, Reply, Request, Start, VERSION};
+use om_proto::control::{Audience, Keyboard, Reply, Request, Start, VERSION};
 
 use crate::cli::RunArgs;
 use crate::error::Failure;
@@ -70,8 +70,8 @@ struct Deputy {
     witness: Option<Witness>,
     /// The user's terminal, if the job has one that stands for it.
     terminal: Option<Terminal>,
-    /// Whether the job may read from the terminal, as last told.
-    told_foreground: Option<bool>,
+    /// Whose the terminal's keyboard is, as last told.
+    told_keyboard: Option<Keyboard>,
     /// A SIGINT or SIGQUIT came to this process itself and was forwarded.
     interrupted: bool,
 }
@@ -119,7 +119,7 @@ impl Deputy {
             signals,
             witness: None,
             terminal: if has_terminal { Terminal::of_streams() } else { None },
-            told_foreground: None,
+            told_keyboard: None,
             interrupted: false,
         };
         deputy.look_at_terminal();
@@ -211,8 +211,7 @@ impl Deputy {
     fn stop(&mut self, signal: i32, whole_group: bool) {
         if let Some(terminal) = &self.terminal {
             terminal.give_back();
-            // What is typed from now on is for the shell.
-            self.link.tell(&Request::Foreground(false));
+            self.link.tell(&Request::Keyboard(Keyboard::Others));
         }
         signals::stop(signal, whole_group);
         let came = std::iter::from_fn(|| self.signals.next());
@@ -223,30 +222,30 @@ impl Deputy {
     }
 
     fn handle_continued(&mut self) {
-        self.told_foreground = None;
+        self.told_keyboard = None;
         self.look_at_terminal();
         self.link.tell(&Request::Signal(libc::SIGCONT, Audience::Group));
     }
 
     /// Whether the terminal may become ours, or another's, without a signal.
     fn may_change_hands(&self) -> bool {
-        let is_away = self.told_foreground == Some(false);
+        let is_away = self.told_keyboard == Some(Keyboard::Others);
         self.terminal.as_ref().is_some_and(|terminal| is_away || terminal.is_shared())
     }
 
     /// Takes the terminal if that is possible, and tells the keeper what has changed.
     fn look_at_terminal(&mut self) {
         let Some(terminal) = &self.terminal else { return };
-        let foreground = terminal.take();
-        if self.told_foreground == Some(foreground) {
+        let keyboard = terminal.take();
+        if self.told_keyboard == Some(keyboard) {
             return;
         }
         // It may have been given another size meanwhile.
-        if foreground || self.told_foreground.is_none() {
+        if keyboard != Keyboard::Others || self.told_keyboard.is_none() {
             self.tell_size();
         }
-        self.told_foreground = Some(foreground);
-        self.link.tell(&Request::Foreground(foreground));
+        self.told_keyboard = Some(keyboard);
+        self.link.tell(&Request::Keyboard(keyboard));
     }
 
     fn tell_size(&mut self) {

@@ -6,8 +6,8 @@
 //!
 //! Sometimes the terminal is not ours alone. If stdout is a pipe that another program of the same job of the shell
 //! reads, that program may be `less` and want the keyboard; and under `setsid` a shell on the same terminal goes on
-//! beside us. Then the modes are left as they are, and the job gets what is typed only while nobody has switched line
-//! mode off.
+//! beside us. Then the modes are left as they are, and the keeper, which reads for the job, does so only while nobody
+//! has switched line mode off.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -16,8 +16,9 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstat};
-use nix::sys::termios::{LocalFlags, SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{getpgrp, isatty, tcgetpgrp};
+use om_proto::control::Keyboard;
 
 use crate::sys;
 
@@ -47,17 +48,16 @@ impl Terminal {
         self.shared
     }
 
-    /// Takes the terminal if it is ours to take; whether the job may read from it now.
-    pub fn take(&self) -> bool {
+    /// Takes the terminal if it is ours to take, and tells whose the keyboard is now.
+    pub fn take(&self) -> Keyboard {
         if !self.is_foreground() {
             self.forget();
-            return false;
+            return Keyboard::Others;
         }
         if self.shared {
-            let modes = tcgetattr(&self.tty);
-            return modes.is_ok_and(|modes| modes.local_flags.contains(LocalFlags::ICANON));
+            return Keyboard::Shared;
         }
-        make_raw(self.tty.as_fd()).is_ok()
+        if make_raw(self.tty.as_fd()).is_ok() { Keyboard::Own } else { Keyboard::Others }
     }
 
     /// Puts the old modes back, if this process had changed them.

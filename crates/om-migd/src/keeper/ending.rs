@@ -2,7 +2,7 @@
 
 use std::io;
 
-use om_proto::control::{Ending, Reply, Usage};
+use om_proto::control::{Ending, Keyboard, Reply, Usage};
 
 use super::home::Holder;
 use super::run::{Keeper, Side};
@@ -47,7 +47,12 @@ impl Keeper {
         let news = std::mem::replace(&mut self.command_stopped, stopped) != stopped;
         let holds = self.source.held() > 0;
         match &mut self.side {
-            Side::Home(home) if news && stopped => home.tell_deputy(&Reply::Stopped),
+            Side::Home(home) if news && stopped => {
+                // From the moment that the deputy stops what is typed is for the shell. It tells when it goes on.
+                self.keyboard = Keyboard::Others;
+                home.give_keyboard(self.keyboard);
+                home.tell_deputy(&Reply::Stopped);
+            }
             Side::Guest(guest) if holds => guest.tell_home(&ToHome::CommandStopped(stopped)),
             _ => {}
         }

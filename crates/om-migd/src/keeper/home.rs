@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use om_homefs::server::SessionId;
-use om_proto::control::{Ending, Reply};
+use om_proto::control::{Ending, Keyboard, Reply};
 use om_proto::frame;
 
 use crate::bytes::Bytes;
@@ -17,7 +17,7 @@ use crate::net::link::Sender;
 use crate::net::message::{FromHome, Status};
 use crate::stdio::inlet::{Inlet, Piece, SendPiece};
 use crate::stdio::outlet::Outlet;
-use crate::stdio::{INPUTS, OUTPUTS};
+use crate::stdio::{INPUTS, OUTPUTS, TERMINAL_INPUT};
 
 /// The job's home.
 pub struct Home {
@@ -126,6 +126,13 @@ impl Home {
                 link.send(&message).is_ok()
             });
             inlet.attach_remote(received[index], send);
+        }
+    }
+
+    /// The keyboard of the user's terminal is theirs now.
+    pub fn give_keyboard(&self, keyboard: Keyboard) {
+        if let Some(terminal) = &self.inlets[TERMINAL_INPUT] {
+            terminal.give_keyboard(keyboard);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use om_proto::control::{Reply, Request};
+use om_proto::control::{Keyboard, Reply, Request};
 
 use super::arrive::Arrival;
 use super::depart::Departure;
@@ -22,7 +22,6 @@ use crate::net::identity::Identity;
 use crate::net::message::{FromHome, JobSpec, Luggage, Newborn, ToHome};
 use crate::net::preamble::Purpose;
 use crate::snapshot::{Birth, Command};
-use crate::stdio::TERMINAL_INPUT;
 
 /// How often a keeper looks at what no event tells: the deputy's state, the job's figures, time-outs.
 const TICK: Duration = Duration::from_millis(500);
@@ -76,8 +75,8 @@ pub struct Keeper {
     pub(super) stopped: bool,
     /// The command is stopped by a signal.
     pub(super) command_stopped: bool,
-    /// At home: `om run` is in the foreground of its terminal.
-    foreground: bool,
+    /// At home: whose the keyboard of the user's terminal is.
+    pub(super) keyboard: Keyboard,
     pub(super) result: Option<String>,
     pub(super) moved_us: u64,
     pub(super) downtime_us: u64,
@@ -125,7 +124,7 @@ impl Keeper {
             locked: false,
             stopped: false,
             command_stopped: false,
-            foreground: true,
+            keyboard: Keyboard::Others,
             result: None,
             moved_us,
             downtime_us: 0,
@@ -251,11 +250,9 @@ impl Keeper {
         match *request {
             Request::Signal(signal, audience) => self.tell_job(FromHome::Signal(signal, audience)),
             Request::WindowSize(rows, columns) => self.tell_job(FromHome::WindowSize(rows, columns)),
-            Request::Foreground(foreground) => {
-                self.foreground = foreground;
-                if let Some(inlet) = &home.inlets[TERMINAL_INPUT] {
-                    inlet.hold(!foreground);
-                }
+            Request::Keyboard(keyboard) => {
+                self.keyboard = keyboard;
+                home.give_keyboard(keyboard);
             }
         }
     }
@@ -265,6 +262,7 @@ impl Keeper {
         if home.deputy.take().is_none() || home.ending.is_some() {
             return;
         }
+        home.give_keyboard(Keyboard::Others);
         log::info!("job {}: om run has died, the job is killed", self.spec.id);
         self.tell_job(FromHome::Kill);
     }
@@ -356,9 +354,7 @@ impl Keeper {
         let stopped = !self.command_stopped && inspect::is_stopped(deputy);
         if stopped != self.stopped {
             // The terminal is the shell's while the deputy is stopped.
-            if let Some(inlet) = &home.inlets[TERMINAL_INPUT] {
-                inlet.hold(stopped || !self.foreground);
-            }
+            home.give_keyboard(if stopped { Keyboard::Others } else { self.keyboard });
             home.tell_guest(&FromHome::Stop(stopped));
             self.set_stopped(stopped);
         }

@@ -3,14 +3,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
-use nix::sys::stat::{SFlag, fstat};
-use nix::unistd::{Whence, lseek, read};
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFlags, PollTimeout};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::termios::{LocalFlags, tcgetattr};
+use nix::unistd::{Whence, isatty, lseek, read};
 use om_homefs::server::Identity;
+use om_proto::control::Keyboard;
 
 use super::input_pipe::{Fill, InputPipe};
 use super::wake::Wake;
@@ -28,6 +31,10 @@ pub enum Piece<'a> {
 /// Sends a piece to where the job is; false if the link is broken.
 pub type SendPiece = Arc<dyn Fn(Piece<'_>) -> bool + Send + Sync>;
 
+/// How often a terminal is looked at whose keyboard another program has taken for single keys, milliseconds: nobody tells
+/// when it gives it back.
+const LOOK_EVERY_MS: u16 = 250;
+
 /// Stdin at home.
 #[derive(Clone)]
 pub struct Inlet {
@@ -38,8 +45,18 @@ struct Shared {
     state: Mutex<State>,
     wake: Wake,
     user: OwnedFd,
-    /// The user's descriptor is a regular file: reading it never waits, and what was read too far can be given back.
-    is_file: bool,
+    kind: Kind,
+}
+
+/// What the user's descriptor is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Reading it never waits, and what was read too far can be given back.
+    File,
+    /// Others read it too, and what is typed for them must stay there. Reading it never waits.
+    Terminal,
+    /// A pipe, a socket or a device: reading it may wait.
+    Stream,
 }
 
 /// Where the job's end of the stream is.
@@ -64,8 +81,8 @@ struct State {
     end_sent: bool,
     /// The user's descriptor has come to its end.
     ended: bool,
-    /// The user's terminal is somebody else's for now: nothing is read.
-    held: bool,
+    /// Whose the keyboard is, if this is a terminal.
+    keyboard: Keyboard,
     finished: bool,
 }
 
@@ -73,18 +90,27 @@ impl Inlet {
     /// Starts the reading thread, which reads as this user: what some files say depends on who reads them. It reads nothing
     /// before the job is attached.
     pub fn start(user: OwnedFd, reader: Option<Identity>) -> io::Result<Self> {
-        let state = State {
+        let mut state = State {
             host: Host::None,
             kept: VecDeque::new(),
             base: 0,
             sent: 0,
             end_sent: false,
             ended: false,
-            held: false,
+            keyboard: Keyboard::Others,
             finished: false,
         };
-        let is_file = fstat(&user)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits();
-        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user, is_file });
+        let (user, kind) = if isatty(&user).unwrap_or(false) {
+            // One that has been hung up has nothing more to say.
+            let anew = open_anew(&user);
+            state.ended = anew.is_err();
+            (anew.unwrap_or(user), Kind::Terminal)
+        } else if fstat(&user)?.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() {
+            (user, Kind::File)
+        } else {
+            (user, Kind::Stream)
+        };
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Wake::new()?, user, kind });
         let inlet = Self { shared: shared.clone() };
         std::thread::Builder::new().name("inlet".into()).stack_size(64 << 10).spawn(move || {
             match reader.map_or(Ok(()), |reader| reader.assume()) {
@@ -156,9 +182,10 @@ impl Inlet {
         self.change(|state| state.host = Host::None);
     }
 
-    /// Whether the user's terminal is somebody else's for now, so that nothing may be read from it.
-    pub fn hold(&self, held: bool) {
-        self.change(|state| state.held = held);
+    /// Whose the keyboard of the user's terminal is from now on: where this was the job's, nothing is read any more once
+    /// this returns.
+    pub fn give_keyboard(&self, keyboard: Keyboard) {
+        self.change(|state| state.keyboard = keyboard);
     }
 
     /// The other side has this much.
@@ -170,7 +197,7 @@ impl Inlet {
     #[must_use]
     pub fn read_by_job(&self) -> Option<u64> {
         match &*self.shared.lock() {
-            _ if !self.shared.is_file => None,
+            _ if self.shared.kind != Kind::File => None,
             State { host: Host::Here(pipe) | Host::Suspended(pipe), base, .. } => {
                 Some(base - pipe.unread().len() as u64)
             }
@@ -184,7 +211,7 @@ impl Inlet {
         self.change(|state| {
             let ahead = (state.base + state.kept.len() as u64).saturating_sub(offset);
             if let Ok(ahead) = i64::try_from(ahead)
-                && self.shared.is_file
+                && self.shared.kind == Kind::File
                 && !state.finished
             {
                 let _ = lseek(&self.shared.user, -ahead, Whence::SeekCur);
@@ -193,7 +220,7 @@ impl Inlet {
         });
     }
 
-    /// Ends the thread, and with it our hold on the user's descriptor.
+    /// Ends the thread, and with it our hold on the user's descriptor. Of a terminal nothing is read once this returns.
     pub fn finish(&self) {
         self.change(|state| state.finished = true);
     }
@@ -232,7 +259,12 @@ impl Shared {
             let mut guard = self.lock();
             let state = &mut *guard;
             let mut full = None;
-            let may_read = !state.held && !state.ended;
+            let may_read = !state.ended && self.has_turn(state);
+            let limit = if state.keyboard == Keyboard::Shared && !may_read {
+                PollTimeout::from(LOOK_EVERY_MS)
+            } else {
+                PollTimeout::NONE
+            };
             match &mut state.host {
                 _ if state.finished => return,
                 Host::Here(pipe) => {
@@ -283,30 +315,57 @@ impl Shared {
             drop(guard);
             let user = hungry.then_some((self.user.as_fd(), PollFlags::POLLIN));
             let pipe = full.as_ref().map(|writer| (writer.as_fd(), PollFlags::POLLOUT));
-            let [user, _] = self.wake.wait([user, pipe]);
+            let [user, _] = self.wake.wait_at_most(limit, [user, pipe]);
             if !user.is_empty() && !moves_on {
-                // Without the lock: the user's descriptor may block in spite of the poll. A file does not, and what is
-                // read of it may have to be given back.
-                let guard = self.is_file.then(|| self.lock());
-                if guard.as_ref().is_some_and(|state| state.finished) {
-                    return;
-                }
-                let result = read(&self.user, &mut buffer);
-                let mut state = guard.unwrap_or_else(|| self.lock());
-                match result {
-                    Ok(count @ 1..) => state.kept.extend(&buffer[..count]),
-                    Err(Errno::EAGAIN | Errno::EINTR) => {}
-                    _ => state.ended = true,
-                }
+                self.read(&mut buffer);
             }
         }
     }
+
+    /// Reads what the user's descriptor has.
+    fn read(&self, buffer: &mut [u8]) {
+        // A stream may block in spite of the poll. Where reading does not, nobody may take the right to it, or want what
+        // was read given back, between the look at it and the end of it.
+        let guard = (self.kind != Kind::Stream).then(|| self.lock());
+        if guard.as_ref().is_some_and(|state| state.finished || !self.has_turn(state)) {
+            return;
+        }
+        let result = read(&self.user, buffer);
+        let mut state = guard.unwrap_or_else(|| self.lock());
+        match result {
+            Ok(count @ 1..) => state.kept.extend(&buffer[..count]),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            _ => state.ended = true,
+        }
+    }
+
+    /// Whether the job may have what comes now.
+    fn has_turn(&self, state: &State) -> bool {
+        match (self.kind, state.keyboard) {
+            (Kind::File | Kind::Stream, _) | (_, Keyboard::Own) => true,
+            (_, Keyboard::Others) => false,
+            (_, Keyboard::Shared) => {
+                tcgetattr(&self.user).is_ok_and(|modes| modes.local_flags.contains(LocalFlags::ICANON))
+            }
+        }
+    }
+}
+
+/// Opens a terminal once more, not to block: two that wait for the same key both wake up, and one of them gets it. The
+/// user's own descriptor is the same as his shell's, and stays as it is.
+fn open_anew(terminal: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", terminal.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    Ok(open(path.as_str(), flags, Mode::empty())?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::File;
     use std::io::{Read, Write};
+
+    use nix::pty::{OpenptyResult, openpty};
+    use nix::sys::termios::{SetArg, tcsetattr};
 
     use super::*;
     use crate::stdio::pipe_to_job;
@@ -371,5 +430,70 @@ mod tests {
         inlet.attach_remote(4, collect);
         assert!(pieces.iter().any(|piece| piece == (4, b"456789".to_vec())));
         assert_eq!(pieces.recv().unwrap(), (10, Vec::new()));
+    }
+
+    /// A terminal at which a user types, its inlet, and the job's end of that.
+    fn terminal() -> (File, File, Inlet, File) {
+        let OpenptyResult { master, slave } = openpty(None, None).unwrap();
+        let inlet = Inlet::start(slave.try_clone().unwrap(), None).unwrap();
+        let (job, ours) = pipe_to_job().unwrap();
+        inlet.attach(InputPipe::new(ours).unwrap(), &InputState::default());
+        (master.into(), slave.into(), inlet, job.into())
+    }
+
+    fn next(mut from: &File) -> String {
+        let mut buffer = [0; 64];
+        let mut list = [nix::poll::PollFd::new(from.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(nix::poll::poll(&mut list, PollTimeout::from(20_000u16)), Ok(1), "nothing to read");
+        let count = from.read(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..count]).into_owned()
+    }
+
+    #[test]
+    fn what_is_typed_while_the_keyboard_is_the_shells_stays_there() {
+        let (mut keys, shell, inlet, job) = terminal();
+        for round in 0..200 {
+            let (first, second) = (format!("job {round}\n"), format!("shell {round}\n"));
+            inlet.give_keyboard(Keyboard::Own);
+            keys.write_all(first.as_bytes()).unwrap();
+            assert_eq!(next(&job), first);
+            inlet.give_keyboard(Keyboard::Others);
+            keys.write_all(second.as_bytes()).unwrap();
+            assert_eq!(next(&shell), second);
+        }
+    }
+
+    #[test]
+    fn a_reader_that_was_quicker_leaves_nobody_waiting_for_the_next_key() {
+        let (mut keys, shell, inlet, _job) = terminal();
+        let other = open_anew(&shell.try_clone().unwrap().into()).unwrap();
+        for round in 0..200 {
+            inlet.give_keyboard(Keyboard::Own);
+            keys.write_all(b"for the first\n").unwrap();
+            while read(&other, &mut [0; 64]).is_err() && is_readable(shell.as_fd()) {}
+            inlet.give_keyboard(Keyboard::Others);
+            let line = format!("shell {round}\n");
+            keys.write_all(line.as_bytes()).unwrap();
+            assert_eq!(next(&shell), line);
+        }
+    }
+
+    #[test]
+    fn single_keys_are_for_the_program_that_shares_the_keyboard() {
+        let (mut keys, pager, inlet, job) = terminal();
+        let line_mode = |on: bool| {
+            let mut modes = tcgetattr(&pager).unwrap();
+            modes.local_flags.set(LocalFlags::ICANON, on);
+            tcsetattr(&pager, SetArg::TCSANOW, &modes).unwrap();
+        };
+        inlet.give_keyboard(Keyboard::Shared);
+        for _ in 0..2 {
+            line_mode(true);
+            keys.write_all(b"a line\n").unwrap();
+            assert_eq!(next(&job), "a line\n");
+            line_mode(false);
+            keys.write_all(b"q").unwrap();
+            assert_eq!(next(&pager), "q");
+        }
     }
 }

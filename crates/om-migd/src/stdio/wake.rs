@@ -27,9 +27,18 @@ impl Wake {
         &self,
         fds: [Option<(BorrowedFd<'_>, PollFlags)>; N],
     ) -> [PollFlags; N] {
+        self.wait_at_most(PollTimeout::NONE, fds)
+    }
+
+    /// Like [`Self::wait`], but not longer than this.
+    pub(super) fn wait_at_most<const N: usize>(
+        &self,
+        limit: PollTimeout,
+        fds: [Option<(BorrowedFd<'_>, PollFlags)>; N],
+    ) -> [PollFlags; N] {
         let mut list = vec![PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         list.extend(fds.iter().flatten().map(|(fd, events)| PollFd::new(*fd, *events)));
-        let _ = poll(&mut list, PollTimeout::NONE);
+        let _ = poll(&mut list, limit);
         let _ = self.0.read();
         let mut happened = list.iter().skip(1).map(|entry| entry.revents().unwrap_or(PollFlags::empty()));
         fds.map(|wanted| wanted.and_then(|_| happened.next()).unwrap_or(PollFlags::empty()))

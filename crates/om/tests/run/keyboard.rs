@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc;
 use nix::pty::openpty;
 use nix::sys::termios::{LocalFlags, OutputFlags, tcgetattr};
-use om_proto::control::{Audience, Ending, Reply, Request};
+use om_proto::control::{Audience, Ending, Keyboard, Reply, Request};
 
 use crate::keeper::{Job, Keeper, Running, until};
 
@@ -100,10 +100,10 @@ impl Desk {
 }
 
 /// What `om run` says first when it has the terminal, after the size, if there is one.
-fn hear_foreground(job: &mut Job) -> bool {
+fn hear_keyboard(job: &mut Job) -> Keyboard {
     loop {
         match job.hear() {
-            Request::Foreground(foreground) => return foreground,
+            Request::Keyboard(keyboard) => return keyboard,
             Request::WindowSize(..) | Request::Signal(libc::SIGCONT, _) => {}
             other => panic!("{other:?}"),
         }
@@ -117,7 +117,7 @@ fn the_terminal_is_raw_while_the_job_runs_and_only_then() {
     desk.command("$OM x; echo status $?");
     let mut job = desk.keeper.start(true);
     assert_eq!(job.hear(), Request::WindowSize(40, 100));
-    assert_eq!(job.hear(), Request::Foreground(true));
+    assert_eq!(job.hear(), Request::Keyboard(Keyboard::Own));
     assert!(desk.is_raw());
     desk.resize(20, 60);
     // stty sets rows and columns one after the other.
@@ -132,7 +132,7 @@ fn the_terminal_is_restored_when_the_keeper_dies() {
     let mut desk = Desk::new();
     desk.command("$OM x; echo status $?");
     let mut job = desk.keeper.start(true);
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Own);
     drop(job);
     desk.wait_for("om: the keeper of the job has died");
     desk.wait_for("status 125");
@@ -144,25 +144,25 @@ fn a_job_that_stops_gives_the_shell_its_terminal_back_and_goes_on_with_fg() {
     let mut desk = Desk::new();
     desk.command("$OM x");
     let mut job = desk.keeper.start(true);
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Own);
     job.say(&Reply::Stopped);
-    assert!(!hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Others);
     desk.wait_for("Stopped");
     desk.wait_for("ready$ ");
     desk.wait_until_cooked();
     desk.command("bg; echo in the back\"ground\"");
     desk.wait_for("in the background");
-    assert!(!hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Others);
     assert_eq!(job.hear(), Request::Signal(libc::SIGCONT, Audience::Group));
     // The shell gives a running job the terminal without a signal.
     desk.command("fg");
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Own);
     assert!(desk.is_raw());
     job.say(&Reply::Stopped);
-    assert!(!hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Others);
     desk.wait_for("Stopped");
     desk.command("fg");
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Own);
     assert_eq!(job.hear(), Request::Signal(libc::SIGCONT, Audience::Group));
     assert!(desk.is_raw());
     job.end(Ending::Code(0));
@@ -192,7 +192,7 @@ fn a_job_in_the_background_leaves_the_terminal_alone() {
     let mut desk = Desk::new();
     desk.command("$OM x & sleep 0.2; echo the shell goes \"on\"");
     let mut job = desk.keeper.start(true);
-    assert!(!hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Others);
     assert!(!desk.is_raw());
     desk.wait_for("the shell goes on");
     job.end(Ending::Code(0));
@@ -205,7 +205,7 @@ fn the_interrupt_key_of_a_raw_terminal_ends_a_script_too() {
     let mut desk = Desk::new();
     desk.command("bash -c 'for i in 1 2 3; do $OM x; done; true'");
     let mut job = desk.keeper.start(true);
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Own);
     // What the key does in the job's terminal.
     job.end(Ending::Signal(2));
     desk.wait_for("ready$ ");
@@ -214,20 +214,12 @@ fn the_interrupt_key_of_a_raw_terminal_ends_a_script_too() {
 }
 
 #[test]
-fn in_a_pipeline_the_terminal_is_left_to_who_takes_it() {
+fn in_a_pipeline_the_keyboard_is_shared() {
     let mut desk = Desk::new();
     desk.command("$OM x | cat");
     let mut job = desk.keeper.start(true);
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Shared);
     desk.wait_until_cooked();
-    let less = |flag: &str| {
-        let stty = Command::new("stty").arg(flag).stdin(desk.slave.try_clone().unwrap()).status();
-        assert!(stty.unwrap().success());
-    };
-    less("-icanon");
-    assert!(!hear_foreground(&mut job));
-    less("icanon");
-    assert!(hear_foreground(&mut job));
     job.end(Ending::Code(0));
     desk.wait_for("ready$ ");
 }
@@ -237,7 +229,7 @@ fn where_a_shell_takes_the_output_the_terminal_is_the_jobs() {
     let mut desk = Desk::new();
     desk.command("x=$($OM x); echo \"got\" $x");
     let mut job = desk.keeper.start(true);
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Own);
     assert!(desk.is_raw());
     File::from(job.streams[1].as_fd().try_clone_to_owned().unwrap()).write_all(b"chosen\n").unwrap();
     job.end(Ending::Code(0));
@@ -250,7 +242,7 @@ fn beside_a_shell_on_the_same_terminal_the_modes_are_left_alone() {
     let mut desk = Desk::new();
     desk.command("setsid $OM x & sleep 0.2; echo the shell goes \"on\"");
     let mut job = desk.keeper.start(true);
-    assert!(hear_foreground(&mut job));
+    assert_eq!(hear_keyboard(&mut job), Keyboard::Shared);
     desk.wait_for("the shell goes on");
     desk.wait_until_cooked();
     job.end(Ending::Code(0));
