@@ -193,6 +193,14 @@ struct Ward {
     is_over: bool,
 }
 
+impl Ward {
+    /// The connection to the source has ended.
+    fn end(&mut self) {
+        self.is_over = true;
+        self.job.iter().for_each(|job| drop(job.hold()));
+    }
+}
+
 impl Fetching {
     /// Starts to fetch, for a restore in this nest, over a connection whose luggage has come.
     pub fn start(
@@ -220,9 +228,7 @@ impl Fetching {
                 if let Err(error) = transfer::receive_pages(&mut input, &ours) {
                     log::debug!("memory that followed ends: {error}");
                 }
-                let mut ward = watched.lock().unwrap_or_else(PoisonError::into_inner);
-                ward.is_over = true;
-                ward.job.iter().for_each(|job| drop(job.hold()));
+                watched.lock().unwrap_or_else(PoisonError::into_inner).end();
                 let _ = ours.shutdown(Shutdown::Both);
             });
             let fetcher = std::thread::spawn(move || {
@@ -248,10 +254,16 @@ impl Fetching {
 
     /// Waits until all of it has come.
     pub fn wait(self) -> Result<(), String> {
-        match self.fetcher.join() {
+        let result = match self.fetcher.join() {
             Ok(result) => result.map_err(|error| error.to_string()),
             Err(_) => Err("the thread of criu lazy-pages has died".to_owned()),
+        };
+        // CRIU knows by itself when it has everything; the connection's end, which comes later, means nothing then.
+        let mut ward = self.ward.lock().unwrap_or_else(PoisonError::into_inner);
+        if let (Some(job), Err(_)) = (ward.job.take(), &result) {
+            let _ = job.hold();
         }
+        result
     }
 }
 
@@ -262,6 +274,33 @@ fn images_path(images: &OwnedFd) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_with_all_of_its_memory_is_not_frozen_by_the_end_of_the_connection() {
+        let path = std::env::temp_dir().join(format!("om-ward-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let state = |fetched: Result<(), criu::Error>, ended_before: bool| {
+            let fetching =
+                Fetching { fetcher: std::thread::spawn(|| fetched), ward: Arc::new(Mutex::default()) };
+            let ward = fetching.ward.clone();
+            fetching.watch(&Cgroup::at(path.clone()), true).unwrap();
+            if ended_before {
+                ward.lock().unwrap().end();
+            }
+            // As the keeper does when it hears of it.
+            if fetching.wait().is_ok() {
+                Cgroup::at(path.clone()).thaw().unwrap();
+            }
+            ward.lock().unwrap().end();
+            std::fs::read_to_string(path.join("cgroup.freeze")).unwrap()
+        };
+        let failed = || Err(criu::Error::Missing);
+        assert_eq!(state(Ok(()), true), "0");
+        assert_eq!(state(Ok(()), false), "0");
+        assert_eq!(state(failed(), true), "1");
+        assert_eq!(state(failed(), false), "1");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 
     #[test]
     fn size_and_kernel_choose_the_way_unless_somebody_does() {
