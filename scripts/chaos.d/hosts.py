@@ -41,7 +41,7 @@ class Lab:
         mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
         self.cgroups = Path(next(mount[1] for mount in mounts if mount[2] == "cgroup2"))
         for host in HOSTS:
-            (self.disk(host) / "etc/om/migd.toml").write_text("grace-s = %d\n" % GRACE)
+            (self.disk(host) / "etc/om/migd.toml").write_text("grace-s = %d\nguest-cpu-weight = 0\n" % GRACE)
             self.start_daemon(host)
 
     def down(self):

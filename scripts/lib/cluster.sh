@@ -32,11 +32,12 @@ start_nodes() { # HOST… [-- DAEMON…]
     done
 }
 
-# What an installation does: the daemons' user owns the key, and its group may move every job.
+# What an installation does: the daemons' user owns the key, and its group may move every job. The hosts of a lab share the
+# machine's control groups: a weight for guests would be one for those of all hosts together.
 prepare_node() { # HOST
     # shellcheck disable=SC2016 # the host's shell fills it in
     on "$1" bash -euc '
-        echo "group = \"$1\"" >/etc/om/migd.toml
+        printf "%s\n" "group = \"$1\"" "guest-cpu-weight = 0" >/etc/om/migd.toml
         [[ ! -e /etc/om/key ]] || chown "$1:" /etc/om/key
         install -d -o root -g "$1" -m 1775 /run/om' bash "$OM_DAEMON"
 }

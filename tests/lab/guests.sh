@@ -19,9 +19,13 @@ main() {
     try "om run reads and writes for its user, not as root" streams
     try "a job is in its caller's control groups, and again when it is back" callers_groups
     try "guests have a limit of memory, and the job that exceeds it goes on at home" guests_memory
+    try "guests have a limit of processes, and the node goes on" guests_tasks
+    try "guests get little of the CPUs that the node's own work wants" guests_weight
     try "a user id that is another person's does not come" uid_map
+    try "a group of the system's is left at home, and home's files do not need it here" groups
     try "a guest reaches nothing of its node" hostile_guest
     try "a guest reaches nothing of another guest" two_guests
+    try "a working directory that om run would never send leads nowhere out of the job's root" odd_directory
     try "a name that leads elsewhere by now opens nothing, at home or away" swapped_names
     try "a guest of another user id than was offered never runs" false_images
 }
@@ -232,6 +236,127 @@ print(len(memory), flush=True)'
     configure_second ''
 }
 
+# Starts om-migd of h2 with these lines in its configuration, in control groups of its own: other labs share the machine's.
+start_apart() { # LINES
+    stop_daemon om-migd h2
+    on h2 sh -c 'grep --invert-match guest-cpu-weight /etc/om/migd.toml >/etc/om/test.toml; echo "$1" >>/etc/om/test.toml' sh "$1"
+    on -d h2 bash -euc '
+        # Of version 2 the directory with limits has no processes in it; that of om-migd is below it.
+        mkdir --parents "$2/$1/om-migd"
+        echo "$2/$1/om-migd" >/srv/apart
+        for controller in memory pids cpu; do
+            directory=$(sed -n "s/^[^ ]* \([^ ]*\) cgroup [^ ]*\b$controller\b.*/\1/p" /proc/mounts | head -n 1)
+            [[ $directory ]] || continue
+            directory+=$(sed -n "s/^[0-9]*:$controller://p" /proc/self/cgroup)
+            mkdir --parents "$directory/$1"
+            echo "$directory/$1" >>/srv/apart
+        done
+        while read -r group; do echo $$ >"$group/cgroup.procs"; done </srv/apart
+        exec om-migd --config /etc/om/test.toml' bash "om-test-$OM_LAB" "$(own_cgroup h2)" >"$(pid_file om-migd h2)"
+    until_ok on h2 om ps
+}
+
+# Starts it as before, and leaves nothing of those control groups.
+together_again() {
+    configure_second ''
+    on h2 mv /srv/apart /srv/groups
+    until_ok on h2 bash -c 'while read -r group; do
+        for part in "$group" "${group%/om-migd}"; do
+            [[ ! -d $part/om-guests ]] || rmdir "$part/om-guests" || exit
+            [[ ! -d $part || $part != *om-test-* ]] || rmdir "$part" || exit
+        done
+    done </srv/groups'
+}
+
+# What om-migd of h2 says at its start.
+guests_have() { grep 'guests have' "/run/om-lab/$OM_LAB/h2/console" | tail -n 1; }
+
+guests_tasks() {
+    start_apart 'guest-tasks = 100'
+    [[ $(guests_have) != *'no limit of processes'* ]] || { together_again; skip "there is no controller for the number of processes"; }
+    start_job python3 -c 'import os, signal, time
+def wait_for(name):
+    while not os.path.exists(name): time.sleep(0.02)
+print("ready", flush=True)
+wait_for("go")
+children = []
+try:
+    while len(children) < 1000:
+        children.append(os.fork() or signal.pause())
+except BlockingIOError:
+    pass
+print("all" if len(children) > 100 else "held", flush=True)
+for child in children: os.kill(child, signal.SIGKILL)
+wait_for("end")'
+    has_printed ready
+    move_to "$SECOND"
+    as_user h1 touch "$dir/go"
+    has_printed held
+    move_to home
+    as_user h1 touch "$dir/end"
+    has_ended 0
+    together_again
+}
+
+guests_weight() {
+    start_apart 'guest-cpu-weight = 1'
+    [[ $(guests_have) != *'same CPU weight'* ]] || { together_again; skip "there is no controller for the weight of CPUs"; }
+    start_job python3 /srv/programs/busy.py
+    move_to "$SECOND"
+    # Two of the node's own for each CPU, where om-migd is. As one process among them a guest would have a third of a CPU.
+    local used
+    used=$(on h2 bash -c 'while read -r group; do echo $$ >"$group/cgroup.procs"; done </srv/apart; exec python3 -c "$1"' bash 'import os, subprocess, sys, time
+def used(pid):
+    return sum(map(int, open(f"/proc/{pid}/stat").read().rsplit(")")[-1].split()[11:13]))
+def words(pid): return open(f"/proc/{pid}/cmdline", "rb").read().split(b"\0")
+guest, = [pid for pid in os.listdir("/proc") if pid.isdigit() and words(pid)[1:2] == [b"/srv/programs/busy.py"]]
+own = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * os.cpu_count())]
+try:
+    time.sleep(0.5)
+    before = [sum(used(process.pid) for process in own), used(guest)]
+    while sum(used(process.pid) for process in own) < before[0] + 200: time.sleep(0.05)
+    print(sum(used(process.pid) for process in own) - before[0], used(guest) - before[1])
+finally:
+    for process in own: process.kill()')
+    ((${used% *} > 10 * ${used#* })) || fail "ticks of the node's own work, and of the guest: $used"
+    as_user h1 kill "$pid"
+    until_ok on h1 test -e "$dir/status"
+    together_again
+}
+
+# Groups of the system's that the ordinary user has nowhere, and one of people's own.
+groups() {
+    local own
+    own=$(id -g "$OM_USER")
+    start_in_shell true
+    on h1 bash -c 'cd "$1" && echo text >adms && chgrp 4 adms && chmod 640 adms' bash "$dir"
+    on -d h1 setpriv --reuid "$OM_USER" --regid "$own" --groups "$own,4,42,4242" env "PATH=$OM_BIN:/usr/bin:/bin" sh -c 'cd "$1" && exec om run python3 -c "
+import os, time
+for name in (\"home\", \"away\", \"back\"):
+    while not os.path.exists(name): time.sleep(0.02)
+    print(name, *sorted(os.getgroups()), open(\"adms\").read().strip(), flush=True)
+" >out' sh "$dir" >/dev/null
+    until_ok on h1 sh -c "ls $ROOT/[1-9]*/om/where"
+    pid=$(on h1 sh -c "cd $ROOT && echo [1-9]*")
+    as_user h1 touch "$dir/home"
+    has_printed "home 4 42 $own 4242 text"
+    move_to "$SECOND"
+    as_user h1 touch "$dir/away"
+    has_printed "away $own 4242 text"
+    move_to home
+    as_user h1 touch "$dir/back"
+    has_printed "back 4 42 $own 4242 text"
+    until_ok on h1 sh -c "! test -e $ROOT/$pid"
+
+    # A primary group cannot be left behind.
+    on -d h1 setpriv --reuid "$OM_USER" --regid 4 --clear-groups "$OM_BIN/om" run sleep 1000 >/dev/null
+    until_ok on h1 sh -c "ls $ROOT/[1-9]*/om/where"
+    pid=$(on h1 sh -c "cd $ROOT && echo [1-9]*")
+    is_not_moved "$SECOND"
+    [[ $(om_file result) == *'group 4 may not come'* ]] || fail "$(om_file result)"
+    as_user h1 kill "$pid"
+}
+
 uid_map() {
     configure_second "uid-map = [\"$(id -u "$OM_USER") = refuse\", \"* = same\"]"
     start_job sleep 1000
@@ -292,6 +417,23 @@ while True: time.sleep(1)'
     has_printed 'memory: held'
     ! has_landlock || has_printed 'abstract: held'
     as_user h1 kill "$other" "$pid"
+}
+
+# Anybody can speak to om-migd's socket without om run, and say what he likes.
+odd_directory() {
+    local node directory
+    for node in "" "$SECOND"; do
+        for directory in . .. ../../..; do
+            # What is only on h2, and what is only in the namespace around the job's root.
+            is "what there is in '$directory', on '$node'" "$(as_user h1 python3 /srv/programs/start.py "$directory" "$node" sh -c '
+                pwd -P
+                for up in . .. ../../../..; do
+                    for file in var/lib/om/only-here run/om-img; do
+                        [ ! -e "$up/$file" ] || echo "$up/$file"
+                    done
+                done' 2>&1)" /
+        done
+    done
 }
 
 # Gives these hosts a CRIU that runs /etc/om/before whenever it is to restore a job.

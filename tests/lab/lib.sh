@@ -170,7 +170,7 @@ has_printed() { # LINE
 # text.
 tell_self() { # PREFIX…
     # shellcheck disable=SC2016 # the host's shell fills it in
-    on h1 setpriv --reuid "$OM_USER" --regid "$OM_USER" --groups "$(id --group "$OM_USER"),4,20,24" \
+    on h1 setpriv --reuid "$OM_USER" --regid "$OM_USER" --groups "$(id --group "$OM_USER"),4004,4020,4024" \
         env --ignore-environment PATH="$OM_BIN:/usr/bin:/bin" EMPTY= 'WITH BLANK=a b' NEWLINE=$'a\nb' BYTES=$'\xff\xfe' \
         bash -c 'mkdir -p "/srv/$1" && cd "/srv/$1" && umask 0027 && ulimit -n 300 && ulimit -S -s 4096 && ulimit -c 0 &&
             "${@:2}" python3 /srv/programs/self.py "" "a  b" "x

@@ -62,8 +62,10 @@ impl Confines {
 pub struct Limits {
     /// Bytes of memory; no limit if none.
     pub memory: Option<u64>,
-    /// Weight for the CPUs, 1 to 10000; a group of the node's own has 100.
-    pub cpu_weight: u64,
+    /// Processes and threads; no limit if none.
+    pub tasks: Option<u64>,
+    /// Weight for the CPUs, 1 to 10000, where a group of the node's own has 100; no group for that if none.
+    pub cpu_weight: Option<u64>,
 }
 
 impl Hierarchies {
@@ -139,31 +141,40 @@ impl Hierarchies {
         if base.ends_with(LEAF) {
             base.pop();
         }
-        let mut in_force = InForce::default();
         let parent = base.join(GUESTS);
         make(&parent)?;
-        for controller in ["+memory", "+cpu"] {
-            // Refused where there is no such controller, or where processes are in the way.
-            let _ = fs::write(base.join("cgroup.subtree_control"), controller);
+        let mut in_force = InForce::default();
+        let text = |limit: Option<u64>, none: &str| limit.map_or(none.to_owned(), |limit| limit.to_string());
+        for (controller, file, value, is_set) in [
+            ("+memory", "memory.max", text(limits.memory, "max"), &mut in_force.memory),
+            ("+pids", "pids.max", text(limits.tasks, "max"), &mut in_force.tasks),
+            ("+cpu", "cpu.weight", text(limits.cpu_weight, ""), &mut in_force.cpu),
+        ] {
+            if !value.is_empty() {
+                // Refused where there is no such controller, or where processes are in the way.
+                let _ = fs::write(base.join("cgroup.subtree_control"), controller);
+                *is_set |= set(&parent.join(file), &value)?;
+            }
         }
-        let memory = limits.memory.map_or("max".to_owned(), |bytes| bytes.to_string());
-        in_force.memory |= set(&parent.join("memory.max"), &memory)?;
-        in_force.cpu |= set(&parent.join("cpu.weight"), &limits.cpu_weight.to_string())?;
 
         let mut joined = Vec::new();
+        let shares = limits.cpu_weight.map(|weight| (weight * 1024 / 100).max(2));
         for (controllers, own) in self.legacy_of(&membership) {
-            let has = |name| controllers.split(',').any(|controller| controller == name);
             let group = own.join(GUESTS);
-            if has("memory") {
-                make(&group)?;
-                let memory = limits.memory.map_or("-1".to_owned(), |bytes| bytes.to_string());
-                in_force.memory |= set(&group.join("memory.limit_in_bytes"), &memory)?;
-                joined.push(group);
-            // Where real-time tasks have a budget a group has none of its own, and they could not run in it.
-            } else if has("cpu") && !own.join("cpu.rt_runtime_us").exists() {
-                make(&group)?;
-                let shares = (limits.cpu_weight * 1024 / 100).max(2).to_string();
-                in_force.cpu |= set(&group.join("cpu.shares"), &shares)?;
+            let mut is_limited = false;
+            for (controller, file, value, is_set) in [
+                ("memory", "memory.limit_in_bytes", text(limits.memory, "-1"), &mut in_force.memory),
+                ("pids", "pids.max", text(limits.tasks, "max"), &mut in_force.tasks),
+                // Where real-time tasks have a budget this group has none: no guest is one ([`crate::limits`]).
+                ("cpu", "cpu.shares", text(shares, ""), &mut in_force.cpu),
+            ] {
+                if !value.is_empty() && controllers.split(',').any(|name| name == controller) {
+                    make(&group)?;
+                    *is_set |= set(&group.join(file), &value)?;
+                    is_limited = true;
+                }
+            }
+            if is_limited {
                 joined.push(group);
             }
         }
@@ -175,6 +186,7 @@ impl Hierarchies {
 #[derive(Default)]
 struct InForce {
     memory: bool,
+    tasks: bool,
     cpu: bool,
 }
 
@@ -185,11 +197,17 @@ impl InForce {
             (Some(bytes), true) => format!("{} MiB of memory together", bytes >> 20),
             (Some(_), false) => "no limit of memory, for lack of the controller".to_owned(),
         };
-        let cpu = match self.cpu {
-            true => format!("CPU weight {}", limits.cpu_weight),
-            false => "the same CPU weight as others, for lack of the controller".to_owned(),
+        let tasks = match (limits.tasks, self.tasks) {
+            (None, _) => "no limit of processes".to_owned(),
+            (Some(tasks), true) => format!("{tasks} processes and threads together"),
+            (Some(_), false) => "no limit of processes, for lack of the controller".to_owned(),
         };
-        format!("{memory}, {cpu}")
+        let cpu = match (limits.cpu_weight, self.cpu) {
+            (None, _) => "the same CPU weight as others".to_owned(),
+            (Some(weight), true) => format!("CPU weight {weight}"),
+            (Some(_), false) => "the same CPU weight as others, for lack of the controller".to_owned(),
+        };
+        format!("{memory}, {tasks}, {cpu}")
     }
 }
 
@@ -290,9 +308,11 @@ mod tests {
 
     #[test]
     fn limits_that_are_not_in_force_are_said_to_be_missing() {
-        let limits = Limits { memory: Some(64 << 20), cpu_weight: 20 };
-        let all = InForce { memory: true, cpu: true }.describe(limits);
-        assert_eq!(all, "64 MiB of memory together, CPU weight 20");
-        assert_eq!(InForce::default().describe(limits).matches("for lack of the controller").count(), 2);
+        let limits = Limits { memory: Some(64 << 20), tasks: Some(500), cpu_weight: Some(20) };
+        let all = InForce { memory: true, tasks: true, cpu: true }.describe(limits);
+        assert_eq!(all, "64 MiB of memory together, 500 processes and threads together, CPU weight 20");
+        assert_eq!(InForce::default().describe(limits).matches("for lack of the controller").count(), 3);
+        let none = Limits { memory: None, tasks: None, cpu_weight: None };
+        assert!(!InForce::default().describe(none).contains("for lack of the controller"));
     }
 }

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod confines;
 pub mod criu;
 pub mod daemon;
+pub mod guest_groups;
 pub mod handover;
 pub mod hook;
 pub mod inspect;

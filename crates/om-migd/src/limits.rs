@@ -57,24 +57,40 @@ pub fn apply(limits: &[(u64, u64)]) -> io::Result<()> {
     Ok(())
 }
 
-/// What another node asks for a guest, without what would put it before the node's own work: real-time priority and
-/// nice values below 0. None if these are not limits as [`of`] returns them.
+/// The most that a guest may have of a resource with this number (`RLIMIT_…`), if that is limited: what would put it before
+/// the node's own work, real-time priority and nice values below 0.
 #[must_use]
-pub fn of_guest(mut limits: Vec<(u64, u64)>) -> Option<Vec<(u64, u64)>> {
+pub fn most_of_guest(resource: u32) -> Option<u64> {
     /// RLIMIT_NICE is 20 less the nice value.
     const NICE_0: u64 = 20;
+    match resource {
+        libc::RLIMIT_RTPRIO => Some(0),
+        libc::RLIMIT_NICE => Some(NICE_0),
+        _ => None,
+    }
+}
+
+/// What another node asks for a guest, or as much of it as it may have ([`most_of_guest`]). None if these are not limits as
+/// [`of`] returns them.
+#[must_use]
+pub fn of_guest(mut limits: Vec<(u64, u64)>) -> Option<Vec<(u64, u64)>> {
     if limits.len() != RESOURCES.len() || limits.iter().any(|(soft, hard)| soft > hard) {
         return None;
     }
     for ((resource, _), (soft, hard)) in RESOURCES.iter().zip(&mut limits) {
-        let most = match resource {
-            Resource::RLIMIT_RTPRIO => 0,
-            Resource::RLIMIT_NICE => NICE_0,
-            _ => continue,
-        };
-        (*soft, *hard) = ((*soft).min(most), (*hard).min(most));
+        if let Some(most) = most_of_guest(*resource as u32) {
+            (*soft, *hard) = ((*soft).min(most), (*hard).min(most));
+        }
     }
     Some(limits)
+}
+
+/// Whether tasks that are scheduled so (`SCHED_…`) run before all that are not.
+#[must_use]
+pub fn is_real_time(policy: u64) -> bool {
+    [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE]
+        .iter()
+        .any(|real| i64::from(*real).cast_unsigned() == policy)
 }
 
 #[cfg(test)]

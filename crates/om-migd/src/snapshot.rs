@@ -9,6 +9,7 @@ use om_proto::omfs::{Bounds, JobState, Mode, Where};
 use serde::{Deserialize, Serialize};
 
 use crate::confines::{Confines, Hierarchies};
+use crate::guest_groups::GuestGroups;
 use crate::net::message::Status;
 use crate::net::preamble::{JobId, Purpose};
 use crate::uid_map::UidMap;
@@ -54,6 +55,8 @@ pub struct Birth {
     pub can_follow: bool,
     /// Which other user ids may come.
     pub uid_map: UidMap,
+    /// Which of their groups they have here.
+    pub guest_groups: GuestGroups,
 }
 
 /// Why a keeper is started.

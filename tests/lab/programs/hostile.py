@@ -31,7 +31,7 @@ def failed(result):
 
 def files():
     """Files of the node, by every way out of the root."""
-    ways = ["", "/..", "/../../..", "/run/om-root/../..", "/proc/1/root", "/proc/self/root/..", "/proc/1/cwd/../../.."]
+    ways = ["", "../" * 50, "/..", "/../../..", "/run/om-root/../..", "/proc/1/root", "/proc/self/root/..", "/proc/1/cwd/../../.."]
     ways += [f"/proc/{pid}/fd/{fd}" for pid in ("self", "1") for fd in range(300)]
     found = [way for way in ways if os.path.exists(way + FILE)]
     os.chdir("/")

@@ -34,7 +34,10 @@ pub struct Config {
     pub guest_limit: u32,
     /// MiB of memory that all guests together may use; 0 for no limit.
     pub guest_memory_mib: u64,
-    /// Weight of all guests together for the CPUs; what else this node does has 100.
+    /// How many processes and threads all guests together may have; 0 for no limit.
+    pub guest_tasks: u64,
+    /// Weight of all guests together for the CPUs, at most 10000; what else this node does has 100. 0 for none: each is
+    /// scheduled by itself.
     pub guest_cpu_weight: u64,
     /// How many jobs may be started here, wherever they run.
     pub job_limit: u32,
@@ -46,6 +49,10 @@ pub struct Config {
     pub allow_groups: Vec<String>,
     /// The least user id of a guest.
     pub min_uid: u32,
+    /// From this id on a guest has the groups here that it has at home.
+    pub min_gid: u32,
+    /// The groups below that it has here too; besides those that its user has on this node.
+    pub guest_groups: Vec<String>,
     /// Whether root's jobs may come as guests.
     pub allow_root: bool,
     /// Which other user ids are the same person's here as at home.
@@ -73,12 +80,15 @@ impl Default for Config {
             group: "om".into(),
             guest_limit: 64,
             guest_memory_mib: 0,
+            guest_tasks: 10_000,
             guest_cpu_weight: 25,
             job_limit: 1000,
             user_job_limit: 200,
             allow_users: Vec::new(),
             allow_groups: Vec::new(),
             min_uid: 1000,
+            min_gid: 1000,
+            guest_groups: vec!["users".into()],
             allow_root: false,
             uid_map: UidMap::default(),
             grace_s: 60,
@@ -129,7 +139,9 @@ impl Config {
     #[must_use]
     pub fn limits(&self) -> Limits {
         let memory = (self.guest_memory_mib > 0).then(|| self.guest_memory_mib.saturating_mul(1 << 20));
-        Limits { memory, cpu_weight: self.guest_cpu_weight }
+        let tasks = (self.guest_tasks > 0).then_some(self.guest_tasks);
+        let cpu_weight = (self.guest_cpu_weight > 0).then_some(self.guest_cpu_weight);
+        Limits { memory, tasks, cpu_weight }
     }
 
     fn problems(&self) -> Vec<String> {
@@ -147,8 +159,8 @@ impl Config {
                 problems.push(format!("{key} must be an absolute path"));
             }
         }
-        if !(1..=10_000).contains(&self.guest_cpu_weight) {
-            problems.push("guest-cpu-weight must be between 1 and 10000".to_owned());
+        if self.guest_cpu_weight > 10_000 {
+            problems.push("guest-cpu-weight must not be more than 10000".to_owned());
         }
         if !(5..=86_400).contains(&self.grace_s) {
             problems.push("grace-s must be between 5 and 86400".to_owned());

@@ -28,6 +28,7 @@ use super::node::{self, Node};
 use super::omfiles;
 use crate::cgroup::Cgroup;
 use crate::confines::Hierarchies;
+use crate::guest_groups::GuestGroups;
 use crate::net::preamble::{JobId, Preamble, Purpose};
 use crate::passing::send_frame;
 use crate::peer::Peer;
@@ -117,6 +118,7 @@ pub fn run(config: &Config) -> io::Result<()> {
         mode: config.mode,
         can_follow: node.criu.as_deref().is_some_and(criu::can_follow),
         uid_map: config.uid_map.clone(),
+        guest_groups: GuestGroups::of(config.min_gid, &config.guest_groups),
     };
     let access = Access::of_group(&config.group);
     if access.group.is_none() {

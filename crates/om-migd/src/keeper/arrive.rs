@@ -16,6 +16,7 @@ use super::event::Event;
 use super::files::Connector;
 use super::guest::Guest;
 use super::home::Candidate;
+use super::images::Terms;
 use super::memory::{self, Fetching};
 use super::residence::{Ends, HomeFiles, Residence};
 use super::run::{Keeper, Side};
@@ -74,6 +75,8 @@ pub struct Restored {
 pub struct Preparation {
     place: Place,
     stream: Stream,
+    /// Who it is here.
+    owner: Credentials,
     way: Way,
     files: Option<Arc<om_homefs::client::Session>>,
 }
@@ -170,12 +173,15 @@ impl Keeper {
                 log::info!("job {}: refused to {}: {reason}", self.spec.id, offer.from);
                 let _ = answer(&mut stream, &OfferAnswer::Refused(reason));
             }
-            None => self.prepare(offer, stream),
+            None => {
+                let owner = self.spec.credentials.clone();
+                self.prepare(offer, owner, stream);
+            }
         }
     }
 
-    /// Prepares everything for a job that is still running at the source.
-    pub fn prepare(&mut self, offer: Offer, mut stream: Stream) {
+    /// Prepares everything for a job that is still running at the source. `owner` is who it is here.
+    pub fn prepare(&mut self, offer: Offer, owner: Credentials, mut stream: Stream) {
         let (epoch, events) = (offer.epoch, self.events.clone());
         log::info!("job {}: arriving from {}", self.spec.id, offer.from);
         let target = Target::preparing(epoch);
@@ -193,8 +199,10 @@ impl Keeper {
         let (confines, links) = (self.birth.guests.clone(), self.birth.cgroups.clone());
         threads::spawn("prepare", move || {
             step::at("offered");
-            let result = match prepare_place(&offer, line, &confines, &links, &events) {
-                Ok((place, files)) => Ok(Box::new(Preparation { place, stream, way: offer.way, files })),
+            let result = match prepare_place(&offer, &owner, line, &confines, &links, &events) {
+                Ok((place, files)) => {
+                    Ok(Box::new(Preparation { place, stream, owner, way: offer.way, files }))
+                }
                 Err(error) => {
                     let _ = answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
                     Err(error.to_string())
@@ -265,7 +273,7 @@ impl Keeper {
         let Some(criu) = self.birth.criu.clone() else {
             return self.fail_arrival(epoch, &criu::Error::Missing.to_string());
         };
-        let Preparation { place, mut stream, way, files } = *preparation;
+        let Preparation { place, mut stream, owner, way, files } = *preparation;
         if let (Place::Nest(nest), Some(arrival)) = (&place, &mut self.arrival) {
             arrival.restoring = nest.restoring.clone();
         }
@@ -298,8 +306,8 @@ impl Keeper {
                         });
                     }
                 };
-                let (luggage, fetching) =
-                    receive_job(stream, way, &nest, &criu, &spec.credentials, &confines)?;
+                let terms = Terms { groups: &owner.groups, guest: !at_home };
+                let (luggage, fetching) = receive_job(stream, way, &nest, &criu, (&owner, terms), &confines)?;
                 let luggage_came = Instant::now();
                 step::at("received");
                 let cgroup = Cgroup::create(&confines.parent, spec.id, epoch, &links)
@@ -319,7 +327,7 @@ impl Keeper {
                     error.to_string()
                 })?;
                 log::debug!("restored {:?} after the luggage came", luggage_came.elapsed());
-                if let Err(reason) = customs::inspect(&residence.cgroup, &spec.credentials, at_home) {
+                if let Err(reason) = customs::inspect(&residence.cgroup, &owner, at_home) {
                     residence.destroy();
                     return Err(reason);
                 }
@@ -495,22 +503,25 @@ fn receive_job(
     way: Way,
     nest: &Nest,
     program: &Path,
-    credentials: &Credentials,
+    (owner, terms): (&Credentials, Terms<'_>),
     confines: &Confines,
 ) -> Result<(Luggage, Option<Fetching>), String> {
     let broken = |error: io::Error| format!("the source broke off: {error}");
     let (out, mut input) = link::split(stream).map_err(broken)?;
     if way == Way::Copy {
-        let luggage = memory::receive_copy(&mut input, out, nest, program, credentials, confines)?;
+        let luggage = memory::receive_copy(&mut input, out, nest, program, owner, confines)?;
+        terms.impose(&nest.images).map_err(|error| error.to_string())?;
         return Ok((luggage, None));
     }
-    let luggage = transfer::receive(&mut input, nest, credentials, None).map_err(broken)?;
-    Ok((luggage, Some(Fetching::start(input, out, nest, program, credentials, confines)?)))
+    let luggage = transfer::receive(&mut input, nest, owner, None).map_err(broken)?;
+    terms.impose(&nest.images).map_err(|error| error.to_string())?;
+    Ok((luggage, Some(Fetching::start(input, out, nest, program, owner, confines)?)))
 }
 
 /// Makes what the job needs here; for a guest the link home, which also asks home's leave.
 fn prepare_place(
     offer: &Offer,
+    owner: &Credentials,
     line: Option<HomeLine>,
     confines: &Confines,
     links: &Path,
@@ -542,7 +553,8 @@ fn prepare_place(
         Arc::new(Connector { line, epoch: offer.epoch }),
     )?;
     if let Some(newborn) = offer.newborn.clone() {
-        let launch = births::admit(&newborn.launch, spec, &confines.joined).map_err(io::Error::other)?;
+        let launch =
+            births::admit(&newborn.launch, spec, owner, &confines.joined).map_err(io::Error::other)?;
         let cgroup = Cgroup::create(&confines.parent, spec.id, offer.epoch, links)?;
         let files = HomeFiles { home: spec.home.to_string(), device: device.as_fd() };
         let init = offer.init.0.clone();

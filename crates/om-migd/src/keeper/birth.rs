@@ -22,10 +22,11 @@ use super::home::{Holder, Home};
 use super::run::{Keeper, Side};
 use super::{arrive, inquiry, threads};
 use crate::baseline;
+use crate::guest_groups;
 use crate::handover::arbiter::Arbiter;
 use crate::handover::source::Source;
 use crate::inspect;
-use crate::nest::Launch;
+use crate::nest::{Credentials, Launch};
 use crate::net::identity::Identity;
 use crate::net::message::{JobSpec, Newborn, Offer, OfferAnswer};
 use crate::net::preamble::JobId;
@@ -245,10 +246,13 @@ fn random_name() -> io::Result<[u8; 16]> {
 fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> io::Result<Keeper> {
     let identity = identity(&birth)?;
     let (mut offer, mut stream) = arrive::read_offer(&identity, job, socket)?;
-    if let Err(reason) = acceptable(daemon, &birth, job, &mut offer) {
-        arrive::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
-        return Err(io::Error::other(format!("job {job} from {}: refused: {reason}", offer.from)));
-    }
+    let owner = match acceptable(daemon, &birth, job, &mut offer) {
+        Ok(owner) => owner,
+        Err(reason) => {
+            arrive::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
+            return Err(io::Error::other(format!("job {job} from {}: refused: {reason}", offer.from)));
+        }
+    };
     let (sender, events) = unbounded();
     let guest = Guest {
         epoch: offer.epoch,
@@ -263,12 +267,17 @@ fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> 
     listen(&birth, job, daemon, &sender)?;
     let spec = offer.spec.clone();
     let mut keeper = Keeper::new(birth, Some(identity), spec, Side::Guest(Box::new(guest)), sender, events);
-    keeper.prepare(offer, stream);
+    keeper.prepare(offer, owner, stream);
     Ok(keeper)
 }
 
-/// Whether this node takes the guest, and how its memory is to come: its own rules, then om-migd's.
-fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &mut Offer) -> Result<(), String> {
+/// Whether this node takes the guest, who it is here, and how its memory is to come: the node's own rules, then om-migd's.
+fn acceptable(
+    daemon: &UnixStream,
+    birth: &Birth,
+    job: JobId,
+    offer: &mut Offer,
+) -> Result<Credentials, String> {
     let credentials = &offer.spec.credentials;
     if offer.spec.id != job {
         return Err("it was announced under another name".into());
@@ -283,11 +292,12 @@ fn acceptable(daemon: &UnixStream, birth: &Birth, job: JobId, offer: &mut Offer)
     if !birth.uid_map.is_same(credentials.uid) {
         return Err(format!("user id {} may not come here (uid-map)", credentials.uid));
     }
+    let owner = birth.guest_groups.admit(credentials, &guest_groups::of_user(credentials.uid))?;
     offer.way = arrive::fits(birth, offer)?;
     let question = News::Admit { rss_bytes: offer.rss_bytes };
     send_frame(daemon, &question, &[]).map_err(|error| error.to_string())?;
     match receive_frame(daemon, snapshot::MAX_FRAME) {
-        Ok((Command::Admission(answer), _)) => answer,
+        Ok((Command::Admission(answer), _)) => answer.map(|()| owner),
         Ok((other, _)) => Err(format!("om-migd answers {other:?}")),
         Err(error) => Err(error.to_string()),
     }

@@ -2,9 +2,10 @@
 //!
 //! CRIU makes of the images what they say, as root: user ids, capabilities, open files. The images come from another node,
 //! and the names in them from the job's user. So while the job is frozen, and before home grants it to this node: every
-//! thread has the ids and groups that were offered and no capability; every file is below the job's root; and at home,
-//! where CRIU was allowed to open whatever lies under a name by now, the job's user may open it too. (On a guest's node home's kernel
-//! has decided that when CRIU asked it for the file.)
+//! thread has the ids that were offered, the groups that it may have here, and no capability; no guest is put before the
+//! node's own work; every file and directory is below the job's root; and at home, where CRIU was allowed to open whatever lies
+//! under a name by now, the job's user may open it too. (On a guest's node home's kernel has decided that when CRIU asked
+//! it for the file.)
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -18,27 +19,42 @@ use om_homefs::server::Identity;
 
 use crate::cgroup::Cgroup;
 use crate::nest::{Credentials, INIT, ROOT};
-use crate::sys;
+use crate::{limits, sys};
 
-/// Looks at a frozen job.
+/// Looks at a frozen job of this owner, with the groups that it may have here.
 ///
 /// # Errors
 /// What it has and must not have, in one line for the file `result`. The job must not run.
 pub fn inspect(cgroup: &Cgroup, owner: &Credentials, at_home: bool) -> Result<(), String> {
     let mut files = Vec::new();
     for pid in cgroup.processes() {
+        let mut has_ended = true;
         let look = |error: io::Error| format!("cannot look at process {pid}: {error}");
         for task in fs::read_dir(format!("/proc/{pid}/task")).map_err(look)?.flatten() {
             let status = fs::read_to_string(task.path().join("status")).map_err(look)?;
             if status.contains("\nState:\tZ") {
                 continue;
             }
+            has_ended = false;
             check_status(&status, owner).map_err(|what| format!("process {pid} has {what}"))?;
+            if !at_home {
+                let stat = fs::read_to_string(task.path().join("stat")).map_err(look)?;
+                check_rank(&stat).map_err(|what| format!("process {pid} has {what}"))?;
+            }
         }
-        // One that has ended has no root any more.
-        let root = fs::read_link(format!("/proc/{pid}/root")).unwrap_or_else(|_| ROOT.into());
-        if root != Path::new(ROOT) {
-            return Err(format!("process {pid} has another root, {}", root.display()));
+        if !at_home && !has_ended {
+            let score = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).map_err(look)?;
+            check_claims(&score, limits::of(pid).map_err(look)?)
+                .map_err(|what| format!("process {pid} has {what}"))?;
+        }
+        // One that has ended has none any more.
+        let place = |name| fs::read_link(format!("/proc/{pid}/{name}")).unwrap_or_else(|_| ROOT.into());
+        if place("root") != Path::new(ROOT) {
+            return Err(format!("process {pid} has another root, {}", place("root").display()));
+        }
+        if !place("cwd").starts_with(ROOT) {
+            let cwd = place("cwd");
+            return Err(format!("process {pid} is in a directory outside of its root, {}", cwd.display()));
         }
         files.extend(open_files(pid).map_err(look)?.iter().filter_map(|seen| seen.find(at_home)));
         files.extend(mapped_files(pid).map_err(look)?.iter().filter_map(|seen| seen.find(at_home)));
@@ -83,6 +99,32 @@ fn check_status(status: &str, owner: &Credentials) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether a guest's thread, by its file `stat`, is scheduled as the node's own work is, or behind it.
+fn check_rank(stat: &str) -> Result<(), String> {
+    // From the third field on; the second has anything in it.
+    let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+    let (nice, policy) = (field(19), field(41));
+    if !nice.parse().is_ok_and(|nice: i32| nice >= 0) {
+        return Err(format!("a nice value of {nice}"));
+    }
+    if !policy.parse().is_ok_and(|policy| !limits::is_real_time(policy)) {
+        return Err(format!("real-time scheduling (policy {policy})"));
+    }
+    Ok(())
+}
+
+/// Whether a guest's process dies for memory before the node's own, and cannot raise its rank.
+fn check_claims(oom_score: &str, limits: Vec<(u64, u64)>) -> Result<(), String> {
+    if !oom_score.trim().parse().is_ok_and(|score: i32| score >= 0) {
+        return Err(format!("an OOM score adjustment of {}", oom_score.trim()));
+    }
+    match limits::of_guest(limits.clone()) {
+        Some(fair) if fair == limits => Ok(()),
+        _ => Err("limits that allow it real-time scheduling or a nice value below 0".to_owned()),
+    }
 }
 
 /// A link in `/proc` to something that a process has.
@@ -194,6 +236,31 @@ mod tests {
             assert!(check_status(&STATUS.replacen(from, to, 1), &owner()).is_err(), "{to}");
         }
         assert!(check_status("", &owner()).is_err());
+    }
+
+    #[test]
+    fn a_guest_with_a_claim_before_the_nodes_own_work_does_not_pass() {
+        let stat = |nice: i32, policy: i32| {
+            let mut fields = vec!["0".to_owned(); 50];
+            (fields[16], fields[38]) = (nice.to_string(), policy.to_string());
+            format!("7 (a) b) {}", fields.join(" "))
+        };
+        assert_eq!(check_rank(&stat(0, 0)), Ok(()));
+        assert_eq!(check_rank(&stat(19, libc::SCHED_BATCH)), Ok(()));
+        assert!(check_rank(&stat(-1, 0)).unwrap_err().contains("nice"));
+        for policy in [libc::SCHED_FIFO, libc::SCHED_RR, libc::SCHED_DEADLINE] {
+            assert!(check_rank(&stat(0, policy)).unwrap_err().contains("real-time"));
+        }
+        assert!(check_rank("").is_err());
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        let nice = sys::nice_of(Pid::this()).unwrap();
+        assert_eq!(check_rank(&own).is_ok(), nice >= 0, "{own}");
+
+        let fair = vec![(0, 0); 16];
+        assert_eq!(check_claims("0\n", fair.clone()), Ok(()));
+        assert!(check_claims("-1\n", fair).unwrap_err().contains("OOM"));
+        assert!(check_claims("0\n", vec![(0, 21); 16]).unwrap_err().contains("limits"));
+        assert!(check_claims("0\n", Vec::new()).is_err());
     }
 
     fn names(seen: &[Seen], at_home: bool) -> Vec<PathBuf> {

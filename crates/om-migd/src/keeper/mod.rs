@@ -18,6 +18,7 @@ pub mod event;
 mod files;
 pub mod guest;
 pub mod home;
+mod images;
 mod inquiry;
 mod links;
 mod memory;

@@ -6,15 +6,20 @@
 use std::path::PathBuf;
 
 use crate::limits;
-use crate::nest::Launch;
+use crate::nest::{Credentials, Launch};
 use crate::net::message::JobSpec;
 use crate::stdio::StreamKind;
 
-/// The job as it may be launched here.
+/// The job as it may be launched here, of this owner.
 ///
 /// # Errors
 /// What is wrong with it, in one line.
-pub fn admit(asked: &Launch, spec: &JobSpec, joined: &[PathBuf]) -> Result<Launch, String> {
+pub fn admit(
+    asked: &Launch,
+    spec: &JobSpec,
+    owner: &Credentials,
+    joined: &[PathBuf],
+) -> Result<Launch, String> {
     if asked.argv.is_empty() {
         return Err("the job has no command".into());
     }
@@ -30,7 +35,7 @@ pub fn admit(asked: &Launch, spec: &JobSpec, joined: &[PathBuf]) -> Result<Launc
         env: asked.env.clone(),
         cwd: asked.cwd.clone(),
         streams: spec.streams.map(StreamKind::letter),
-        credentials: spec.credentials.clone(),
+        credentials: owner.clone(),
         umask: asked.umask & 0o777,
         nice: asked.nice.max(0),
         limits,
@@ -49,7 +54,6 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
-    use crate::nest::Credentials;
     use crate::net::preamble::JobId;
 
     fn spec() -> JobSpec {
@@ -57,13 +61,17 @@ mod tests {
             id: JobId([7; 16]),
             home: IpAddr::V4(Ipv4Addr::LOCALHOST),
             deputy: 1,
-            credentials: Credentials { uid: 1000, gid: 1000, groups: vec![1000] },
+            credentials: Credentials { uid: 1000, gid: 1000, groups: vec![27, 1000] },
             command: "true".into(),
             started_us: 0,
             streams: [StreamKind::Null; 3],
             bounds: Default::default(),
             cpu: Default::default(),
         }
+    }
+
+    fn owner() -> Credentials {
+        Credentials { groups: vec![1000], ..spec().credentials }
     }
 
     fn asked() -> Launch {
@@ -87,8 +95,8 @@ mod tests {
 
     #[test]
     fn who_a_job_is_and_where_it_belongs_is_not_taken_from_its_newborn() {
-        let launch = admit(&asked(), &spec(), &["/guests".into()]).unwrap();
-        assert_eq!(launch.credentials, spec().credentials);
+        let launch = admit(&asked(), &spec(), &owner(), &["/guests".into()]).unwrap();
+        assert_eq!(launch.credentials, owner());
         assert_eq!(launch.streams, *b"nnn");
         assert!(launch.cpus.is_empty());
         assert_eq!(launch.joined, [PathBuf::from("/guests")]);
@@ -99,18 +107,22 @@ mod tests {
     #[test]
     fn a_newborn_is_not_put_before_the_nodes_own_work() {
         let launch =
-            admit(&Launch { nice: -20, oom_score: -1000, umask: !0, ..asked() }, &spec(), &[]).unwrap();
+            admit(&Launch { nice: -20, oom_score: -1000, umask: !0, ..asked() }, &spec(), &owner(), &[])
+                .unwrap();
         assert_eq!((launch.nice, launch.oom_score, launch.umask), (0, 0, 0o777));
     }
 
     #[test]
     fn what_om_run_never_sends_is_refused() {
         for cwd in ["", ".", "../..", "/a\0b"] {
-            assert!(admit(&Launch { cwd: cwd.into(), ..asked() }, &spec(), &[]).is_err(), "{cwd:?}");
+            assert!(
+                admit(&Launch { cwd: cwd.into(), ..asked() }, &spec(), &owner(), &[]).is_err(),
+                "{cwd:?}"
+            );
         }
-        assert!(admit(&Launch { argv: vec![], ..asked() }, &spec(), &[]).is_err());
-        assert!(admit(&Launch { argv: vec![b"a\0".to_vec()], ..asked() }, &spec(), &[]).is_err());
-        assert!(admit(&Launch { env: vec![b"\0".to_vec()], ..asked() }, &spec(), &[]).is_err());
-        assert!(admit(&Launch { limits: vec![], ..asked() }, &spec(), &[]).is_err());
+        assert!(admit(&Launch { argv: vec![], ..asked() }, &spec(), &owner(), &[]).is_err());
+        assert!(admit(&Launch { argv: vec![b"a\0".to_vec()], ..asked() }, &spec(), &owner(), &[]).is_err());
+        assert!(admit(&Launch { env: vec![b"\0".to_vec()], ..asked() }, &spec(), &owner(), &[]).is_err());
+        assert!(admit(&Launch { limits: vec![], ..asked() }, &spec(), &owner(), &[]).is_err());
     }
 }
