@@ -32,10 +32,10 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Pid, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::Bytes;
 use crate::criu::Restoring;
 use crate::passing::{receive_frame, send_frame};
-use crate::{criu, limits, paths, sys};
+use crate::used_files::{self, UsedFile};
+use crate::{criu, limits, sys};
 
 /// Where the job's root is, in the nest.
 pub const ROOT: &str = "/run/om-root";
@@ -79,8 +79,8 @@ pub struct Request {
     /// Its PID 1 stands ready, and begins once a byte comes from a pipe whose end is the last descriptor but the
     /// device. If the pipe is closed it is gone.
     pub waits: bool,
-    /// Files to look up in the home file system.
-    pub paths: Vec<Bytes>,
+    /// Files of the home file system to fetch from.
+    pub used_files: Vec<UsedFile>,
 }
 
 /// The job to launch.
@@ -246,7 +246,7 @@ fn serve(socket: &UnixStream) -> io::Result<()> {
     let gate = if request.waits { fds.pop() } else { None };
     mount_everything(&request, device, socket)?;
     if request.home_file_system.is_some() {
-        paths::look_up(std::mem::take(&mut request.paths));
+        used_files::fetch(std::mem::take(&mut request.used_files));
     }
     let terminal = request.terminal.map(open_terminal).transpose()?;
     let namespace = File::open("/proc/self/ns/mnt")?;

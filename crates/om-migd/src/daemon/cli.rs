@@ -44,12 +44,13 @@ enum Mode {
 /// The whole program; returns the exit status.
 #[must_use]
 pub fn main() -> i32 {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,fuser=warn"))
-        .format_timestamp_millis()
-        .init();
+    // First, because a job stands still for it.
     if let Ok(action) = std::env::var(hook::ACTION) {
         return hook::main(&action);
     }
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,fuser=warn"))
+        .format_timestamp_millis()
+        .init();
     let arguments = Arguments::parse();
     match arguments.mode {
         Some(Mode::Keeper) => return keeper::main(),

@@ -1,5 +1,6 @@
 //! The target's part of a move: what [`crate::handover::target`] decides is done here.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -67,6 +68,8 @@ pub struct Restored {
     luggage_came: Instant,
     /// Its memory, if that is still coming.
     fetching: Option<Fetching>,
+    /// What it was restored from; freed when it runs.
+    images: Vec<File>,
     /// It begins here.
     newborn: bool,
 }
@@ -302,6 +305,7 @@ impl Keeper {
                             luggage,
                             luggage_came: Instant::now(),
                             fetching: None,
+                            images: Vec::new(),
                             newborn: true,
                         });
                     }
@@ -347,10 +351,12 @@ impl Keeper {
                     }
                     other => other,
                 };
-                if fetching.is_none() {
-                    let _ = residence.clear_images();
-                }
-                Ok(Restored { residence, ends, luggage, luggage_came, fetching, newborn: false })
+                let images = if fetching.is_none() {
+                    residence.clear_images().unwrap_or_default()
+                } else {
+                    Vec::new()
+                };
+                Ok(Restored { residence, ends, luggage, luggage_came, fetching, images, newborn: false })
             };
             let result = receive().map(Box::new);
             step::at("restored");
@@ -386,7 +392,7 @@ impl Keeper {
         let Some(Arrival { from, restored: Some(restored), .. }) = self.arrival.take() else {
             return log::error!("job {}: granted, but it is not here", self.spec.id);
         };
-        let Restored { residence, ends, luggage, luggage_came, fetching, newborn } = *restored;
+        let Restored { residence, ends, luggage, luggage_came, fetching, images, newborn } = *restored;
         self.fetching = fetching.as_ref().map(|_| from);
         self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
@@ -406,6 +412,7 @@ impl Keeper {
             Side::Home(home) => residence.confine(&home.cpus),
         }
         self.settle(residence, ends, luggage);
+        threads::spawn("free", move || drop(images));
         if let (Some(fetching), Some(residence)) = (fetching, &self.residence) {
             if let Err(error) = fetching.watch(&residence.cgroup, !self.stopped) {
                 log::error!("job {}: cannot let it run: {error}", self.spec.id);
@@ -535,7 +542,7 @@ fn prepare_place(
         terminal: terminal.then_some((spec.credentials.uid, 24, 80)),
         launch: None,
         waits: false,
-        paths: Vec::new(),
+        used_files: Vec::new(),
     };
     let Some(line) = line else {
         return Ok((Place::Nest(Nest::build(&request, &[], || Ok(()))?), None));
@@ -571,7 +578,7 @@ fn prepare_place(
         return Ok((Place::Newborn(Box::new(made), newborn), Some(Arc::new(session))));
     }
     request.home_file_system = Some(spec.home.to_string());
-    request.paths.clone_from(&offer.paths);
+    request.used_files.clone_from(&offer.used_files);
     let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
     Ok((Place::Nest(nest), Some(Arc::new(session))))
 }

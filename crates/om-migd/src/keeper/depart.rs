@@ -30,9 +30,9 @@ use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome, Way};
 use crate::net::preamble::{Preamble, Purpose};
 use crate::net::tls::Stream;
-use crate::paths;
 use crate::stay;
 use crate::stdio::{InputState, OutputState};
+use crate::used_files;
 
 /// How long a job may stay frozen for a move: this long, and longer by its memory at [`SLOWEST`].
 const FROZEN_LIMIT: Duration = Duration::from_secs(20);
@@ -160,10 +160,10 @@ impl Keeper {
     /// Asks the target whether it takes the job.
     fn offer(&mut self, epoch: u64) {
         let (Some(departure), Some(identity)) = (&mut self.departure, self.identity.clone()) else { return };
-        let (rss_bytes, init, paths) = match &self.residence {
+        let (rss_bytes, init, used_files) = match &self.residence {
             Some(residence) => {
                 let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
-                (rss_bytes, residence.init_program(), paths::of(&residence.cgroup))
+                (rss_bytes, residence.init_program(), used_files::of(&residence.cgroup))
             }
             None => (0, OM_INIT.to_vec(), Vec::new()),
         };
@@ -177,7 +177,7 @@ impl Keeper {
             cpu: Cpu::read(Path::new("/proc")).demand(self.spec.cpu),
             way: departure.way,
             init: Bytes(init),
-            paths,
+            used_files,
             newborn: self.unborn.clone().map(Box::new),
         };
         let what = if offer.newborn.is_some() { "beginning on" } else { "moving to" };

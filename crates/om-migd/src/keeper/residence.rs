@@ -1,8 +1,9 @@
 //! One stay of a job on this node: its nest, its cgroup, its PID 1, and our ends of what it has from outside.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -149,7 +150,7 @@ impl Residence {
             terminal,
             launch: Some(launch),
             waits: gate.is_some(),
-            paths: Vec::new(),
+            used_files: Vec::new(),
         };
         let mut nest = Nest::build(&request, &fds, serve)?;
         let init = nest.init.ok_or_else(|| io::Error::other("the job has no PID 1"))?;
@@ -344,8 +345,8 @@ impl Residence {
         fs::read(format!("/proc/{}/exe", self.init)).unwrap_or_else(|_| nest::OM_INIT.to_vec())
     }
 
-    /// Makes the image directory empty.
-    pub fn clear_images(&self) -> io::Result<()> {
+    /// Makes the image directory empty. The memory of what was in it is freed when that is dropped, which may take a while.
+    pub fn clear_images(&self) -> io::Result<Vec<File>> {
         clear(&self.nest.images)
     }
 
@@ -377,12 +378,16 @@ impl Residence {
     }
 }
 
-/// Removes every file of a directory.
-fn clear(directory: &OwnedFd) -> io::Result<()> {
+/// Removes every file of a directory, and returns what keeps them in being.
+fn clear(directory: &OwnedFd) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
     for entry in fs::read_dir(format!("/proc/self/fd/{}", directory.as_raw_fd()))? {
-        fs::remove_file(entry?.path())?;
+        let path = entry?.path();
+        // It may be a socket of CRIU's. One that cannot be opened is freed at once.
+        files.extend(OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(&path));
+        fs::remove_file(path)?;
     }
-    Ok(())
+    Ok(files)
 }
 
 /// The pipes are the job's user's, as if that had made them: who may open `/dev/stdout` depends on it, and so does our own

@@ -17,6 +17,7 @@ use crate::bytes::Bytes;
 use crate::keeper::residence::Externals;
 use crate::nest::{Credentials, Launch};
 use crate::stdio::{INPUTS, InputState, OUTPUTS, OutputState, StreamKind};
+use crate::used_files::UsedFile;
 
 /// The longest frame between keepers.
 pub const MAX_FRAME: usize = 4 << 20;
@@ -63,8 +64,8 @@ pub struct Offer {
     pub way: Way,
     /// The job's PID 1 as a file.
     pub init: Bytes,
-    /// Files that it uses, as it sees them: to be looked up before it stands still.
-    pub paths: Vec<Bytes>,
+    /// Files that it uses: what a restore will want of them is fetched before it stands still.
+    pub used_files: Vec<UsedFile>,
     /// The job itself, if it has not begun yet.
     pub newborn: Option<Box<Newborn>>,
 }
