@@ -362,6 +362,9 @@ uid_map() {
     start_job sleep 1000
     is_not_moved "$SECOND"
     [[ $(om_file result) == *uid-map* ]] || fail "$(om_file result)"
+    configure_second 'min-uid = 60000'
+    is_not_moved "$SECOND"
+    [[ $(om_file result) == *min-uid* ]] || fail "$(om_file result)"
     configure_second "uid-map = [\"$(id -u "$OM_USER") = same\"]"
     move_to "$SECOND"
     as_user h1 kill "$pid"

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 
+use om_migd::keeper::images::Terms;
 use om_migd::net::message::{FromHome, MAX_FRAME, Offer, OfferAnswer, PagesAnswer, Part, ToHome};
 use om_migd::net::preamble::{CHALLENGE_LENGTH, Challenge, LENGTH, Preamble};
 use om_migd::snapshot::{Birth, Command, News};
@@ -41,6 +42,15 @@ pub fn migration(bytes: &[u8]) {
     messages::<Birth>(bytes);
     messages::<Command>(bytes);
     messages::<News>(bytes);
+    images(bytes);
+}
+
+/// A thread's image as CRIU will read it: after all has been taken out of it there is nothing more to be taken out.
+fn images(bytes: &[u8]) {
+    let terms = Terms { groups: &[100, u32::MAX], guest: true };
+    if let Some(amended) = terms.amend(bytes) {
+        assert_eq!(terms.amend(&amended).as_ref(), Some(&amended));
+    }
 }
 
 fn messages<M: Serialize + DeserializeOwned + PartialEq + Debug>(mut bytes: &[u8]) {

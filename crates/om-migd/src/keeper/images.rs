@@ -69,7 +69,8 @@ impl Terms<'_> {
     }
 
     /// The image as it may be; none if it is no such image.
-    fn amend(self, image: &[u8]) -> Option<Vec<u8>> {
+    #[must_use]
+    pub fn amend(self, image: &[u8]) -> Option<Vec<u8>> {
         let (header, message) = image.split_at_checked(HEADER)?;
         let (magic, length) = header.split_at_checked(HEADER - 4)?;
         if usize::try_from(u32::from_le_bytes(length.try_into().ok()?)) != Ok(message.len()) {

@@ -18,7 +18,7 @@ pub mod event;
 mod files;
 pub mod guest;
 pub mod home;
-mod images;
+pub mod images;
 mod inquiry;
 mod links;
 mod memory;

@@ -3,9 +3,13 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use om_proto::key::ClusterKeys;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 
 use super::identity::{HANDSHAKE_LIMIT, Identity};
 use super::link;
@@ -86,12 +90,71 @@ fn a_node_cannot_pass_for_another_address() {
 }
 
 #[test]
-fn a_client_without_a_certificate_is_not_answered() {
+fn a_client_that_speaks_no_tls_is_not_answered() {
     let server = identity("ab", HERE);
     let listener = TcpListener::bind((HERE, 0)).unwrap();
     let mut plain = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     assert!(server.accept(listener.accept().unwrap().0, &PREAMBLE).is_err());
+}
+
+/// Takes whatever certificate there is.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ED25519]
+    }
+}
+
+#[test]
+fn a_client_without_a_certificate_is_not_answered() {
+    let server = identity("ab", HERE);
+    let listener = TcpListener::bind((HERE, 0)).unwrap();
+    let mut socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let answering = std::thread::spawn(move || server.accept(listener.accept().unwrap().0, &PREAMBLE));
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Credulous))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![PREAMBLE.protocol()];
+    let mut client = ClientConnection::new(Arc::new(config), ServerName::IpAddress(HERE.into())).unwrap();
+    // For the client the handshake is over before the server has looked.
+    while client.is_handshaking() && client.complete_io(&mut socket).is_ok() {}
+    let error = answering.join().unwrap().err().unwrap().to_string();
+    assert!(error.contains("no certificates"), "{error}");
 }
 
 #[test]
