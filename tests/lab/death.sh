@@ -11,6 +11,7 @@ main() {
     start_lab 3 om-migd omd
 
     try "a job ends with its keeper, and om run says so at once" a_keeper_is_killed
+    try "keepers that are killed take their jobs along, every one" keepers_are_killed
     try "a job ends with its node, and om run says so as soon as that is back" a_node_is_started_again
     try "guests end as soon as their home is back without them" a_home_is_started_again
     try "a node that is silent counts as dead after the grace, on both sides" a_node_is_silent
@@ -28,6 +29,15 @@ a_keeper_is_killed() {
     on h2 pkill -KILL -f '^/proc/self/exe keeper'
     is_lost
     until_ok on h2 sh -c "! pgrep -u $OM_USER"
+}
+
+keepers_are_killed() {
+    local number
+    for number in {1..12}; do
+        start_job sleep 1000
+    done
+    on h1 pkill -KILL -f '^/proc/self/exe keeper'
+    until_ok on h1 sh -c "! pgrep -u $OM_USER && ! ls /run/om/cgroups | grep ."
 }
 
 # om run has ended long before the grace of 60 s, and has said why.

@@ -44,6 +44,9 @@ const FIRST_OTHER: usize = 16;
 /// How often the key file and the strangers' patience are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// The longest pause between two looks whether a keeper is dead.
+const DYING_LIMIT: Duration = Duration::from_secs(2);
+
 /// Keepers at a time that have not told yet which job they have: those of offers that TLS has not authenticated.
 const MOST_UNPROVEN: usize = 32;
 
@@ -358,10 +361,7 @@ impl Daemon {
         if let Some(job) = keeper.job {
             log::debug!("job {job}: its keeper has ended: {error}");
             self.jobs.lock().jobs.remove(&job);
-            // A keeper that lives on has only been misunderstood, as one of another release may be.
-            if keepers::is_dead(&self.birth.sockets, job) {
-                remove_remains(&self.birth.cgroups, |of| of == job);
-            }
+            await_death(&self.birth, job);
         }
     }
 
@@ -402,6 +402,30 @@ impl Daemon {
     }
 }
 
+/// Removes what a keeper has left that has closed its connection, in a thread: the kernel closes what a dying process has open
+/// one after the other, so it seems to live for a moment. One that lives on has only been misunderstood, as one of another
+/// release may be.
+fn await_death(birth: &Birth, job: JobId) {
+    let (sockets, cgroups) = (birth.sockets.clone(), birth.cgroups.clone());
+    aside(move || {
+        let mut pause = Duration::from_millis(1);
+        while !keepers::is_dead(&sockets, job) {
+            if pause > DYING_LIMIT {
+                return;
+            }
+            std::thread::sleep(pause);
+            pause *= 2;
+        }
+        remove_remains(&cgroups, |of| of == job);
+    });
+}
+
+fn aside(work: impl FnOnce() + Send + 'static) {
+    if let Err(error) = std::thread::Builder::new().name("remains".into()).spawn(work) {
+        log::error!("what a keeper has left is not all removed: {error}");
+    }
+}
+
 /// Removes what keepers that were killed have left: the processes of their jobs, which nobody would ever collect, and
 /// their cgroups, to which there are links. A keeper that ends by itself leaves nothing.
 fn remove_remains(links: &Path, is_orphan: impl Fn(JobId) -> bool) {
@@ -413,8 +437,8 @@ fn remove_remains(links: &Path, is_orphan: impl Fn(JobId) -> bool) {
                 log::error!("job {job}: its keeper was killed, and the job with it");
             }
             remains.kill();
-            // In a thread, since the dead need a moment to leave.
-            std::thread::spawn(move || remains.remove());
+            // The dead need a moment to leave.
+            aside(move || remains.remove());
         }
     }
 }
