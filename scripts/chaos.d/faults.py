@@ -98,7 +98,7 @@ class Faults:
         return None
 
     def fault(self, kind, host, seconds, delay, step, text):
-        harm = {"kind": kind, "host": host, "end": float("inf")}
+        harm = {"host": host, "end": float("inf")}
         try:
             time.sleep(delay)
             self.events.tell(text)

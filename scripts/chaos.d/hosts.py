@@ -27,7 +27,7 @@ class Lab:
         self.name, self.events = name, events
         self.state = Path("/run/om-lab") / name
         self.daemons = {}
-        # Faults of the kinds in HARMS: kind, host, and when it was over.
+        # Faults of the kinds in HARMS: the host, and when it was over.
         self.harms = []
 
     def script(self, *words, directory="/", path=PATH):
@@ -162,10 +162,9 @@ class Lab:
                     job.id = cgroup.name.split("-")[1]
         return found
 
-    def was_harmed(self, hosts, since, kinds):
-        """Whether a fault of these kinds has happened to one of them, and was not over then."""
-        harms = list(self.harms)
-        return any(harm["host"] in hosts and harm["kind"] in kinds and harm["end"] >= since for harm in harms)
+    def was_harmed(self, hosts, since):
+        """Whether a fault of the kinds in HARMS has happened to one of them, and was not over then."""
+        return any(harm["host"] in hosts and harm["end"] >= since for harm in list(self.harms))
 
     def has_said(self, host, text):
         return text in (self.state / host / "console").read_text(errors="replace")

@@ -17,7 +17,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
-from hosts import BIN, GRACE, HARMS, HOMES, HOSTS, OM_FILES, USER
+from hosts import BIN, GRACE, HOMES, HOSTS, OM_FILES, USER
 
 HERE = Path(__file__).resolve().parent
 # Seconds without a step, and without a fault, after which a job counts as lost.
@@ -48,7 +48,6 @@ class Job:
         self.id = None
         # The last move if it was lazy: source, target, when it was asked for.
         self.lazy = None
-        self.asked_at = time.monotonic()
         self.birthplace = self.chance.choice([None, *(host for host in HOSTS if host != self.home)])
         self.moving = threading.Event()
         self.size, self.grown_at = 0, time.monotonic()
@@ -123,7 +122,6 @@ class Job:
             target = self.chance.choice([host for host in HOSTS if host != source])
             self.roles = {"source": source, "target": target, "home": self.home}
             mode = self.chance.choice(MODES)
-            self.asked_at = time.monotonic()
             lazy, self.lazy = self.lazy, (source, target, time.monotonic()) if mode == " lazy" else self.lazy
             try:
                 self.om_file("where").write_text(("home" if target == self.home else ADDRESSES[target]) + mode)
@@ -213,8 +211,6 @@ class Job:
             return self.events.log("job %d: was lost with its node, told after %.0f s" % (self.number, took))
         if status == "137" and self.memory_was_lost():
             return self.events.log("job %d: its memory was lost in a lazy move" % self.number)
-        if self.keeper_was_killed(said):
-            return self.events.log("job %d: the keeper that it had just come to has run out of memory" % self.number)
         return self.events.bad("lost", "job %d: om run ended with %s: %s; %s" % (
             self.number, status, said_last, self.describe()))
 
@@ -224,15 +220,7 @@ class Job:
             return False
         source, target, since = self.lazy
         said = "job %s: lost, its memory was still on %s" % (self.id, ADDRESSES[source])
-        return self.lab.was_harmed({source, target}, since, HARMS) and self.lab.has_said(target, said)
-
-    def keeper_was_killed(self, said):
-        """Whether a keeper that got no more memory was killed when it had just taken the job, which goes with it."""
-        host = next((host for host in HOSTS if "lost: the node %s where it ran" % ADDRESSES[host] in said), None)
-        if not host or not self.id:
-            return False
-        killed = self.lab.has_said(host, "job %s: its keeper was killed" % self.id)
-        return killed and self.lab.was_harmed({host}, self.asked_at, {"fill memory"})
+        return self.lab.was_harmed({source, target}, since) and self.lab.has_said(target, said)
 
     def compare(self, lost):
         """Whether its output is right, as far as it has come if it is lost."""

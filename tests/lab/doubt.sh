@@ -19,6 +19,7 @@ main() {
     for step in offered received restored; do
         try "a target that dies at '$step' leaves the job running" target_dies "$step"
     done
+    try "a target without memory to let the job run dies before it has it" starved
     try "a source in doubt waits for home, and destroys nothing" in_doubt_without_home
     try "a source in doubt that cannot reach home is told by the target" told_by_the_target
 }
@@ -53,6 +54,25 @@ target_dies() { # STEP
 lose_the_line() {
     start_job python3 /srv/programs/ticker.py
     move_to "$SECOND"
+# The keeper gets not one page more when it has restored the job and has yet to tell home.
+starved() {
+    local limited=/sys/fs/cgroup/memory/$OM_LAB
+    [[ -e ${limited%/*}/memory.limit_in_bytes ]] || skip "there is no memory controller of cgroup v1 to starve it by"
+    start_job python3 /srv/programs/ticker.py
+    has_printed '10 h1'
+    set_trap h2 restored
+    write_om_file where "$SECOND"
+    until_ok is_held h2 restored
+    on h2 sh -c "mkdir $limited && pgrep -f '^/proc/self/exe keeper' >$limited/cgroup.procs"
+    on h2 sh -c "echo 0 >$limited/memory.swappiness && echo 1M >$limited/memory.limit_in_bytes"
+    release h2 restored
+    until_ok on h1 grep --quiet "^failed $SECOND" "$ROOT/$pid/om/result"
+    is where "$(om_file where)" home
+    goes_on
+    until_ok on h2 rmdir "$limited"
+    as_user h1 kill "$pid"
+}
+
     set_trap h1 granted
     write_om_file where "$THIRD"
     until_ok is_held h1 granted

@@ -44,6 +44,9 @@ use crate::stdio::{INPUTS, StreamKind};
 /// Memory that must be left over beside what a restore takes, bytes.
 const SPARE_BYTES: u64 = 64 << 20;
 
+/// What a keeper holds back before it takes a job, bytes: for its own work when it lets the job run.
+const RESERVE_BYTES: usize = 4 << 20;
+
 /// How long a restore may take to fail once its move has been given up.
 const FAILING: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,9 @@ pub struct Arrival {
     pub(super) restoring: Restoring,
     /// The restored job, frozen, once it is there.
     restored: Option<Box<Restored>>,
+    /// Memory that is held back until the job runs. A keeper that is killed because there is none is killed while the job is
+    /// still the source's.
+    reserve: Vec<u8>,
 }
 
 /// A restored job, frozen.
@@ -194,6 +200,7 @@ impl Keeper {
             preparation: None,
             restoring: Restoring::default(),
             restored: None,
+            reserve: Vec::new(),
         });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
@@ -376,6 +383,8 @@ impl Keeper {
         }
         arrival.restored = Some(restored);
         match started {
+        // Not zeros: those would take no memory.
+        arrival.reserve = vec![1; RESERVE_BYTES];
             Ok(()) => self.target_hears(epoch, Input::Restored, ""),
             Err(error) => self.fail_arrival(epoch, &error.to_string()),
         }
@@ -389,10 +398,11 @@ impl Keeper {
 
     /// Home has granted the job to this node.
     fn settle_arrival(&mut self, epoch: u64) {
-        let Some(Arrival { from, restored: Some(restored), .. }) = self.arrival.take() else {
+        let Some(Arrival { from, restored: Some(restored), reserve, .. }) = self.arrival.take() else {
             return log::error!("job {}: granted, but it is not here", self.spec.id);
         };
         let Restored { residence, ends, luggage, luggage_came, fetching, images, newborn } = *restored;
+        drop(reserve);
         self.fetching = fetching.as_ref().map(|_| from);
         self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
