@@ -72,7 +72,7 @@ pub fn copy(
     let answers = ours.try_clone().map_err(|error| error.to_string())?;
     threads::spawn("answers", move || transfer::receive_answers(&mut input, &answers));
     std::thread::scope(|scope| {
-        let sending = scope.spawn(|| send_pages(&ours, &out));
+        let sending = threads::start_in(scope, "pages", || send_pages(&ours, &out));
         let dumped = residence.dump(criu, credentials, Memory { pages: theirs.as_fd(), dumped: None });
         drop(theirs);
         let _ = ours.shutdown(Shutdown::Write);
@@ -108,7 +108,7 @@ impl Serving {
         let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
         let (dumped, dumped_there) = UnixStream::pair().map_err(|error| error.to_string())?;
         let (stay, criu, credentials) = (residence.clone(), criu.to_owned(), credentials.clone());
-        let dump = std::thread::spawn(move || {
+        let dump = threads::start("dump", move || {
             let memory = Memory { pages: theirs.as_fd(), dumped: Some(dumped_there.as_fd()) };
             stay.dump(&criu, &credentials, memory)
         });
@@ -160,7 +160,7 @@ pub fn receive_copy(
     let way_back = out.clone();
     threads::spawn("answers", move || transfer::send_answers(&answers, &out));
     std::thread::scope(|scope| {
-        let server = scope.spawn(move || {
+        let server = threads::start_in(scope, "server", move || {
             let (namespace, images) = (nest.namespace.as_fd(), nest.images.as_fd());
             let confines = Some(confines);
             let criu = Criu { program, namespace, images, ids: ids(credentials), confines };
@@ -231,7 +231,7 @@ impl Fetching {
                 watched.lock().unwrap_or_else(PoisonError::into_inner).end();
                 let _ = ours.shutdown(Shutdown::Both);
             });
-            let fetcher = std::thread::spawn(move || {
+            let fetcher = threads::start("fetcher", move || {
                 let (namespace, images) = (namespace.as_fd(), images.as_fd());
                 let confines = Some(&confines);
                 Criu { program: &program, namespace, images, ids, confines }.fetch_pages(theirs.as_fd())

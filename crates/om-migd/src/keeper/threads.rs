@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -28,11 +30,48 @@ const STACK: usize = 128 << 10;
 /// Between two attempts to reach home again.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Starts a named thread; without one the keeper cannot do its work.
+/// Between two attempts to start a thread.
+const THREAD_PAUSE: Duration = Duration::from_millis(50);
+
+/// Starts a named thread. A job would be frozen for ever by a keeper that leaves work undone, so where the kernel has no room
+/// for one more this waits until it has.
 pub fn spawn(name: &str, work: impl FnOnce() + Send + 'static) {
-    let started = std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(work);
-    if let Err(error) = started {
-        log::error!("cannot start the thread {name}: {error}");
+    drop(start(name, work));
+}
+
+/// The same for a thread that somebody waits for.
+pub fn start<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    insist(name, work, |builder, work| builder.spawn(work))
+}
+
+/// The same for one that ends with its scope.
+pub fn start_in<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    insist(name, work, |builder, work| builder.spawn_scoped(scope, work))
+}
+
+fn insist<'a, T, H>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'a,
+    start: impl Fn(Builder, Box<dyn FnOnce() -> T + Send + 'a>) -> io::Result<H>,
+) -> H {
+    let work = Arc::new(Mutex::new(Some(work)));
+    let mut told = false;
+    loop {
+        let work = work.clone();
+        #[expect(clippy::expect_used, reason = "only the one thread that was started takes it")]
+        let attempt = move || work.lock().unwrap_or_else(PoisonError::into_inner).take().expect("work")();
+        match start(Builder::new().name(name.into()).stack_size(STACK), Box::new(attempt)) {
+            Ok(handle) => return handle,
+            Err(error) if !std::mem::replace(&mut told, true) => {
+                log::error!("the thread {name} has to wait: {error}");
+            }
+            Err(_) => {}
+        }
+        std::thread::sleep(THREAD_PAUSE);
     }
 }
 
@@ -191,5 +230,27 @@ impl HomeLine {
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_for_which_there_is_no_room_is_started_later_and_once() {
+        let attempts = Cell::new(0);
+        let started = insist(
+            "late",
+            || 7,
+            |builder, work| {
+                attempts.set(attempts.get() + 1);
+                if attempts.get() < 3 { Err(io::ErrorKind::WouldBlock.into()) } else { builder.spawn(work) }
+            },
+        );
+        assert_eq!(started.join().unwrap(), 7);
+        assert_eq!(attempts.get(), 3);
     }
 }
