@@ -29,13 +29,15 @@ use crate::net::identity::Identity;
 use crate::net::link::{self, Receiver, Sender};
 use crate::net::message::{FromHome, Luggage, MAX_FRAME, Offer, OfferAnswer, Part, ToHome, Way};
 use crate::net::preamble::{Preamble, Purpose};
-use crate::net::tls::Stream;
+use crate::net::tls::{self, Stream};
 use crate::stay;
 use crate::stdio::{InputState, OutputState};
 use crate::used_files;
 
 /// How long a job may stay frozen for a move: this long, and longer by its memory at [`SLOWEST`].
 const FROZEN_LIMIT: Duration = Duration::from_secs(20);
+/// How long a target may take to prepare everything and answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// How long a move waits for a process that is between vfork and exec.
 const VFORK_LIMIT: Duration = Duration::from_millis(500);
 /// The least bytes a second that count as progress.
@@ -473,7 +475,7 @@ fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<
         let preamble = Preamble { purpose: Purpose::Move, job: offer.spec.id };
         let mut stream = identity.connect(target, &preamble)?;
         frame::write(&mut stream, offer)?;
-        let answer = frame::read(&mut stream, MAX_FRAME)?;
+        let answer = await_answer(&mut stream, ANSWER_LIMIT)?;
         Ok((stream, answer))
     };
     match ask() {
@@ -481,6 +483,30 @@ fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<
             let (out, input) = link::split(stream).map_err(|error| error.to_string())?;
             Ok(Accepted { out, input, way })
         }
+
+/// The target's answer. A node of which only the kernel still answers would let the job wait for ever.
+fn await_answer(stream: &mut Stream, limit: Duration) -> io::Result<OfferAnswer> {
+    stream.socket.set_read_timeout(Some(limit))?;
+    let answer = frame::read(stream, MAX_FRAME).map_err(tls::silent)?;
+    stream.socket.set_read_timeout(None)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::tests::pair;
+
+    #[test]
+    fn a_target_that_says_nothing_is_not_waited_for_for_ever() {
+        let (mut source, mut target) = pair();
+        let error = await_answer(&mut source, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.to_string(), "om-migd there does not answer");
+        frame::write(&mut target, &OfferAnswer::Accepted(Way::Copy)).unwrap();
+        let answer = await_answer(&mut source, Duration::from_secs(60)).unwrap();
+        assert_eq!(answer, OfferAnswer::Accepted(Way::Copy));
+    }
+}
         Ok((_, OfferAnswer::Refused(reason))) => Err(format!("{} refuses: {reason}", target.ip())),
         Err(error) => Err(format!("{} does not take it: {error}", target.ip())),
     }

@@ -211,34 +211,15 @@ fn below(directory: &OwnedFd, name: &str, depth: usize) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, TcpListener};
-
-    use om_proto::key::ClusterKeys;
-
     use super::*;
-    use crate::net::identity::Identity;
     use crate::net::link;
-    use crate::net::preamble::{self, Challenge, JobId, Preamble, Purpose};
+    use crate::net::tests::pair;
 
     #[test]
     fn a_dump_hears_that_its_target_has_gone() {
-        let here = IpAddr::from([127, 0, 0, 1]);
-        let keys = ClusterKeys::parse(&"ab".repeat(32), Path::new("key")).unwrap();
-        let identity = Identity::new(&keys, here).unwrap();
-        let preamble = Preamble { purpose: Purpose::Move, job: JobId([1; 16]) };
-        let listener = TcpListener::bind((here, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let target = std::thread::spawn({
-            let identity = identity.clone();
-            move || {
-                let (mut socket, _) = listener.accept().unwrap();
-                socket.write_all(Challenge::new().unwrap().bytes()).unwrap();
-                socket.read_exact(&mut [0; preamble::LENGTH]).unwrap();
-                drop(identity.accept(socket, &preamble).unwrap());
-            }
-        });
-        let (_out, mut input) = link::split(identity.connect(address, &preamble).unwrap()).unwrap();
-        target.join().unwrap();
+        let (source, target) = pair();
+        drop(target);
+        let (_out, mut input) = link::split(source).unwrap();
         let (ours, mut criu) = UnixStream::pair().unwrap();
         receive_answers(&mut input, &ours);
         criu.set_nonblocking(true).unwrap();

@@ -5,5 +5,5 @@ pub mod link;
 pub mod message;
 pub mod preamble;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tls;

@@ -51,11 +51,17 @@ fn meet(client: &Identity, server: Identity) -> (io::Result<Stream>, io::Result<
     (asking, answering.join().unwrap())
 }
 
+/// Both ends of a connection between two nodes.
+pub(crate) fn pair() -> (Stream, Stream) {
+    let (asking, answering) = meet(&identity("ab", HERE), identity("ab", HERE));
+    (asking.unwrap(), answering.unwrap())
+}
+
 #[test]
 fn two_nodes_with_the_same_key_talk_both_ways_at_once() {
-    let (asking, answering) = meet(&identity("ab", HERE), identity("ab", HERE));
-    let (out, mut input) = link::split(asking.unwrap()).unwrap();
-    let (far_out, mut far_input) = link::split(answering.unwrap()).unwrap();
+    let (asking, answering) = pair();
+    let (out, mut input) = link::split(asking).unwrap();
+    let (far_out, mut far_input) = link::split(answering).unwrap();
     let big = vec![7_u8; 3 << 20];
     let writer = std::thread::spawn({
         let big = big.clone();

@@ -198,7 +198,7 @@ pub(super) fn handshake(
 }
 
 /// Says what a time-out of a socket means.
-fn silent(error: io::Error) -> io::Error {
+pub fn silent(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             io::Error::new(io::ErrorKind::TimedOut, "om-migd there does not answer")
