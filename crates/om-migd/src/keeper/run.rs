@@ -48,6 +48,8 @@ pub struct Keeper {
     pub(super) inbox: Receiver<Event>,
     pub(super) daemons: Vec<UnixStream>,
     /// The job, while it is on this node.
+    /// One of them does not know how the job stands now.
+    pub(super) untold: bool,
     pub(super) residence: Option<Arc<Residence>>,
     /// Whether the job is here, and how far it is on its way away.
     pub(super) source: Source,
@@ -112,6 +114,7 @@ impl Keeper {
             residence: None,
             source: Source::without(),
             unborn: None,
+            untold: false,
             departure: None,
             lent: None,
             fetching: None,
@@ -327,6 +330,12 @@ impl Keeper {
             }
         }
         if self.relayed.is_some_and(|since| since.elapsed() > RELAY_LIMIT) {
+        if self.refused {
+            self.drive();
+        }
+        if self.untold {
+            self.publish();
+        }
             self.relayed = None;
             self.publish();
         }

@@ -1,5 +1,9 @@
 //! What a keeper tells om-migd and home of its job.
 
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use om_proto::omfs::{JobState, Where};
 
 use super::home::Holder;
@@ -28,14 +32,25 @@ impl Keeper {
     /// Why the job cannot move from this node; empty where it is not.
     fn stay_reasons(&self) -> Vec<String> {
         let reasons = self.residence.as_ref().map(|residence| stay::reasons(&residence.cgroup));
-        let fetching = self.fetching.map(|from| format!("fetching: its memory is still coming from {from}"));
+        let fetching = self
+            .fetching
+            .as_ref()
+            .map(|(from, _)| format!("fetching: its memory is still coming from {from}"));
         fetching.into_iter().chain(reasons.iter().flatten().map(ToString::to_string)).collect()
     }
 
-    /// Tells every om-migd how the job stands.
+    /// Tells every om-migd how the job stands. One that does not listen, since it is stopped, say, must not hold up the job:
+    /// it is told at a later tick.
     pub(super) fn publish(&mut self) {
         let news = News::Job(Box::new(self.snapshot()));
-        self.daemons.retain(|daemon| send_frame(daemon, &news, &[]).is_ok());
+        self.untold = false;
+        self.daemons.retain(|daemon| match has_room(daemon) {
+            true => send_frame(daemon, &news, &[]).is_ok(),
+            false => {
+                self.untold = true;
+                true
+            }
+        });
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -80,7 +95,7 @@ impl Keeper {
             cpu: self.spec.cpu,
             moves: self.moves,
             locked: self.locked,
-            fetching: self.fetching,
+            fetching: self.fetching.as_ref().map(|(from, _)| *from),
             result: self.result.clone(),
             state: if moving {
                 JobState::Migrating
@@ -96,5 +111,37 @@ impl Keeper {
             cpu_before_us: self.cpu_before,
             remote: if present { None } else { remote },
         }
+    }
+}
+
+/// Whether a snapshot can be written without waiting. The kernel says so if three quarters of the socket's buffer are free,
+/// which is more than any snapshot takes.
+fn has_room(daemon: &UnixStream) -> bool {
+    let mut fds = [PollFd::new(daemon.as_fd(), PollFlags::POLLOUT)];
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_does_not_read_has_no_room_before_writing_would_wait() {
+        let (keeper, mut daemon) = UnixStream::pair().unwrap();
+        let frame = vec![0_u8; 4096];
+        let mut sent = 0;
+        while has_room(&keeper) {
+            send_frame(&keeper, &frame, &[]).unwrap();
+            sent += 1;
+        }
+        assert!(sent > 0);
+        keeper.set_nonblocking(true).unwrap();
+        send_frame(&keeper, &frame, &[]).unwrap();
+        daemon.read_exact(&mut vec![0; sent * 4096]).unwrap();
+        assert!(has_room(&keeper));
+        drop(daemon);
+        assert!(has_room(&keeper), "of one that has gone it is found out by writing");
     }
 }
