@@ -22,6 +22,10 @@ main() {
     try "a target without memory to let the job run dies before it has it" starved
     try "a source in doubt waits for home, and destroys nothing" in_doubt_without_home
     try "a source in doubt that cannot reach home is told by the target" told_by_the_target
+    try "a stopped job that may go on during its move goes on where it has come" continued_in_a_move
+    try "a stopped job that may go on while it cannot be reached goes on" continued_out_of_reach
+    try "a job whose om run dies while it cannot be reached is killed later" killed_out_of_reach
+    try "a job that the kernel does not let run is let run later" refused_by_the_kernel
 }
 
 # Lets the next keeper on this host that comes to the step be held there.
@@ -50,10 +54,6 @@ target_dies() { # STEP
     as_user h1 kill "$pid"
 }
 
-# A guest on h2 on its way to h3 when the line between home and h2 breaks; home is about to tell both that it has granted.
-lose_the_line() {
-    start_job python3 /srv/programs/ticker.py
-    move_to "$SECOND"
 # The keeper gets not one page more when it has restored the job and has yet to tell home.
 starved() {
     local limited=/sys/fs/cgroup/memory/$OM_LAB
@@ -73,13 +73,21 @@ starved() {
     as_user h1 kill "$pid"
 }
 
+# A guest on h2 on its way to h3 when the line between home and h2 breaks; home is about to tell both that it has granted.
+lose_the_line() {
+    start_job python3 /srv/programs/ticker.py
+    move_to "$SECOND"
     set_trap h1 granted
     write_om_file where "$THIRD"
     until_ok is_held h1 granted
-    on h1 ip route add blackhole "$SECOND"
-    on h2 ip route add blackhole "$HOME_NODE"
+    cut_the_line
     guest=$(on h2 sh -c "cd $ROOT && echo [1-9]*")
     release h1 granted
+}
+
+cut_the_line() {
+    on h1 ip route add blackhole "$SECOND"
+    on h2 ip route add blackhole "$HOME_NODE"
 }
 
 mend_the_line() {
@@ -109,6 +117,77 @@ in_doubt_without_home() {
     on h2 ip route del blackhole "$THIRD"
     until_ok on h2 sh -c "! pgrep -u $OM_USER"
     until_ok on h1 sh -c "tail -n 1 $dir/out | grep -q h3"
+    as_user h1 kill "$pid"
+}
+
+# --- jobs that their users have stopped ---
+
+stop_job() {
+    as_user h1 kill -STOP "$pid"
+    until_ok on h1 grep --quiet '^state stopped' "$ROOT/$pid/om/stat"
+}
+
+goes_on() {
+    local before
+    before=$(on h1 wc --lines "$dir/ticks")
+    until_ok on h1 sh -c "test \"\$(wc --lines $dir/ticks)\" != '$before'"
+}
+
+continued_in_a_move() {
+    start_job python3 /srv/programs/ticker.py
+    has_printed '10 h1'
+    stop_job
+    set_trap h1 frozen
+    write_om_file where "$SECOND"
+    until_ok is_held h1 frozen
+    as_user h1 kill -CONT "$pid"
+    # Home looks twice a second.
+    sleep 2
+    release h1 frozen
+    is_at "$SECOND"
+    goes_on
+    as_user h1 kill "$pid"
+}
+
+continued_out_of_reach() {
+    start_job python3 /srv/programs/ticker.py
+    move_to "$SECOND"
+    stop_job
+    cut_the_line
+    as_user h1 kill -CONT "$pid"
+    until_broken
+    mend_the_line
+    goes_on
+    as_user h1 kill "$pid"
+}
+
+killed_out_of_reach() {
+    start_job python3 /srv/programs/ticker.py
+    move_to "$SECOND"
+    cut_the_line
+    as_user h1 kill -KILL "$pid"
+    until_broken
+    mend_the_line
+    until_ok on h2 sh -c "! pgrep -u $OM_USER"
+}
+
+# Until both ends have given up every connection over the line, and what was sent over it.
+until_broken() {
+    until_ok on h1 sh -c "! ss --no-header --tcp state established dst $SECOND | grep ."
+    until_ok on h2 sh -c "! ss --no-header --tcp state established dst $HOME_NODE | grep ."
+}
+
+refused_by_the_kernel() {
+    local cgroups
+    cgroups=$(on h1 findmnt --noheadings --output TARGET --types cgroup2 | head -n 1)
+    start_job python3 /srv/programs/ticker.py
+    has_printed '10 h1'
+    stop_job
+    on h1 mount --options remount,bind,ro "$cgroups"
+    as_user h1 kill -CONT "$pid"
+    until_ok grep --quiet 'cannot let it run' "/run/om-lab/$OM_LAB/h1/console"
+    on h1 mount --options remount,bind,rw "$cgroups"
+    goes_on
     as_user h1 kill "$pid"
 }
 

@@ -90,17 +90,27 @@ pub fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
 /// A restore that may be under way. It is the only work of CRIU's that is ever killed: a job that is not going to run here
 /// has nothing to lose, and CRIU has been seen to wait for ever where a full file system had taken one of its own.
 #[derive(Clone, Debug, Default)]
-pub struct Restoring(Arc<Mutex<Option<Pid>>>);
+pub struct Restoring(Arc<Mutex<Progress>>);
+
+/// How far it is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// CRIU, while it runs.
+    criu: Option<Pid>,
+    /// It is not wanted any more.
+    ended: bool,
+}
 
 impl Restoring {
-    fn lock(&self) -> MutexGuard<'_, Option<Pid>> {
+    fn lock(&self) -> MutexGuard<'_, Progress> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Kills it, and what it has restored so far.
+    /// Kills it, and what it has restored so far; one that has not begun does not begin.
     pub fn end(&self) {
-        let criu = self.lock();
-        let Some(pid) = *criu else { return };
+        let mut progress = self.lock();
+        progress.ended = true;
+        let Some(pid) = progress.criu else { return };
         log::warn!("criu restore (pid {pid}) does not end by itself: it is killed");
         let restored = inspect::children(pid);
         for victim in std::iter::once(pid).chain(restored) {
@@ -110,13 +120,18 @@ impl Restoring {
 
     /// Runs the command so that it can be ended.
     fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
+        let mut progress = self.lock();
+        if progress.ended {
+            return Err(io::Error::other("the move has been given up"));
+        }
         let mut child = command.spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        *self.lock() = Some(pid);
+        progress.criu = Some(pid);
+        drop(progress);
         // Not reaped before nobody can kill it any more: the pid could be another's.
         let exited = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
         while waitid(Id::Pid(pid), exited) == Err(Errno::EINTR) {}
-        *self.lock() = None;
+        self.lock().criu = None;
         child.wait()
     }
 }
@@ -313,7 +328,7 @@ mod tests {
         let hanging =
             std::thread::spawn(move || other.run(Command::new("sh").args(["-c", "sleep 1000 & wait"])));
         let restored = loop {
-            let pid = *restoring.lock();
+            let pid = restoring.lock().criu;
             match pid.map(inspect::children).unwrap_or_default()[..] {
                 [child] => break child,
                 _ => std::thread::yield_now(),
@@ -326,7 +341,7 @@ mod tests {
         while fs::read_to_string(format!("/proc/{restored}/stat")).is_ok_and(|stat| !ended(stat)) {
             std::thread::yield_now();
         }
-        restoring.end();
+        assert!(restoring.run(&mut Command::new("true")).is_err(), "it begins after its end");
     }
 
     #[test]

@@ -351,7 +351,8 @@ impl Keeper {
                 }
                 timers::revive(&residence.cgroup);
                 let fetching = match fetching {
-                    Some(fetching) if way == Way::Stream => {
+                    // As long as nothing is granted the source still has everything of a job whose memory does not come.
+                    Some(fetching) if way == Way::Stream || fetching.is_over() => {
                         fetching.wait().inspect_err(|_| residence.destroy())?;
                         log::debug!("all memory came {:?} after the luggage", luggage_came.elapsed());
                         None
@@ -376,15 +377,15 @@ impl Keeper {
             Ok(restored) => restored,
             Err(reason) => return self.fail_arrival(epoch, &reason),
         };
-        let Some(arrival) = &mut self.arrival else { return };
+        let Some(arrival) = &mut self.arrival else { return restored.residence.destroy() };
         let mut started = Ok(());
         if let (Side::Guest(guest), State::Receiving) = (&mut self.side, arrival.target.state()) {
             started = restored.start_streams(guest, &self.events);
         }
         arrival.restored = Some(restored);
-        match started {
         // Not zeros: those would take no memory.
         arrival.reserve = vec![1; RESERVE_BYTES];
+        match started {
             Ok(()) => self.target_hears(epoch, Input::Restored, ""),
             Err(error) => self.fail_arrival(epoch, &error.to_string()),
         }
@@ -403,7 +404,7 @@ impl Keeper {
         };
         let Restored { residence, ends, luggage, luggage_came, fetching, images, newborn } = *restored;
         drop(reserve);
-        self.fetching = fetching.as_ref().map(|_| from);
+        self.fetching = fetching.as_ref().map(|fetching| (from, fetching.guard(&residence.cgroup)));
         self.source = Source::holding(epoch);
         self.cpu_before = luggage.cpu_us;
         self.moves = luggage.moves + u64::from(!newborn);
@@ -423,10 +424,7 @@ impl Keeper {
         }
         self.settle(residence, ends, luggage);
         threads::spawn("free", move || drop(images));
-        if let (Some(fetching), Some(residence)) = (fetching, &self.residence) {
-            if let Err(error) = fetching.watch(&residence.cgroup, !self.stopped) {
-                log::error!("job {}: cannot let it run: {error}", self.spec.id);
-            }
+        if let Some(fetching) = fetching {
             let events = self.events.clone();
             threads::spawn("fetch", move || drop(events.send(Event::Fetched(epoch, fetching.wait()))));
         }
@@ -442,15 +440,15 @@ impl Keeper {
 
     /// All of the memory of a job that runs here has come, or never will: then it cannot go on.
     pub(super) fn handle_fetched(&mut self, epoch: u64, result: Result<(), String>) {
-        let Some(from) = self.fetching.filter(|_| self.source.held() == epoch) else { return };
-        self.fetching = None;
-        let Some(residence) = &self.residence else { return };
+        if self.source.held() != epoch {
+            return;
+        }
+        let Some((from, _)) = self.fetching.take() else { return };
+        let Some(residence) = self.residence.clone() else { return };
         match result {
             Ok(()) => {
                 let _ = residence.clear_images();
-                if !self.stopped {
-                    let _ = residence.cgroup.thaw();
-                }
+                self.drive();
                 self.publish();
             }
             Err(reason) => {

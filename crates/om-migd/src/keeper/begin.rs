@@ -17,7 +17,7 @@ use super::run::{Keeper, Side};
 use crate::cgroup::Cgroup;
 use crate::handover::arbiter;
 use crate::handover::source::{Input, State};
-use crate::net::message::{FromHome, Newborn, Way};
+use crate::net::message::{Newborn, Way};
 use crate::stdio::StreamKind;
 
 /// How long a job may wait for a node that was asked to take it.
@@ -90,9 +90,6 @@ impl Keeper {
         let Some(newborn) = self.unborn.take() else { return };
         self.locked = newborn.locked;
         self.tell_begun();
-        if let (Side::Home(home), true) = (&self.side, self.stopped) {
-            home.tell_guest(&FromHome::Stop(true));
-        }
     }
 
     /// Gives up waiting for a node that does not get on with it.

@@ -186,6 +186,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     let files = Server::new(owner, Export::open(std::path::Path::new("/")).map_err(io::Error::other)?);
     let home = Home {
         deputy: Some(deputy.try_clone()?),
+        doomed: false,
         inlets,
         outlets,
         delivered: [0; OUTPUTS],

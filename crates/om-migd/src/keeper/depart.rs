@@ -84,7 +84,7 @@ impl Keeper {
             let reason = reason.to_string();
             return self.report_failure(to, &reason);
         }
-        if let Some(from) = self.fetching {
+        if let Some((from, _)) = &self.fetching {
             return self.report_failure(to, &format!("its memory is still coming from {from}"));
         }
         let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
@@ -351,11 +351,7 @@ impl Keeper {
             Side::Home(home) => home.inlets.iter().flatten().for_each(|inlet| inlet.resume()),
             Side::Guest(guest) => guest.resume(),
         }
-        if let (Some(residence), false) = (&self.residence, self.stopped)
-            && let Err(error) = residence.cgroup.thaw()
-        {
-            log::error!("job {}: cannot let it run: {error}", self.spec.id);
-        }
+        self.drive();
     }
 
     /// For how long a move away has been going on, or its job been frozen.
@@ -483,6 +479,10 @@ fn make_offer(identity: &Identity, target: SocketAddr, offer: &Offer) -> Result<
             let (out, input) = link::split(stream).map_err(|error| error.to_string())?;
             Ok(Accepted { out, input, way })
         }
+        Ok((_, OfferAnswer::Refused(reason))) => Err(format!("{} refuses: {reason}", target.ip())),
+        Err(error) => Err(format!("{} does not take it: {error}", target.ip())),
+    }
+}
 
 /// The target's answer. A node of which only the kernel still answers would let the job wait for ever.
 fn await_answer(stream: &mut Stream, limit: Duration) -> io::Result<OfferAnswer> {
@@ -505,9 +505,5 @@ mod tests {
         frame::write(&mut target, &OfferAnswer::Accepted(Way::Copy)).unwrap();
         let answer = await_answer(&mut source, Duration::from_secs(60)).unwrap();
         assert_eq!(answer, OfferAnswer::Accepted(Way::Copy));
-    }
-}
-        Ok((_, OfferAnswer::Refused(reason))) => Err(format!("{} refuses: {reason}", target.ip())),
-        Err(error) => Err(format!("{} does not take it: {error}", target.ip())),
     }
 }

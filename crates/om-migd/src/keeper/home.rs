@@ -23,6 +23,8 @@ use crate::stdio::{INPUTS, OUTPUTS, TERMINAL_INPUT};
 pub struct Home {
     /// The connection to `om run`; none once it has been told the end.
     pub deputy: Option<UnixStream>,
+    /// `om run` has died, and the job is to be killed.
+    pub doomed: bool,
     /// The user's ends of the inputs.
     pub inlets: [Option<Inlet>; INPUTS],
     /// The user's ends of the outputs.
@@ -126,6 +128,15 @@ impl Home {
                 link.send(&message).is_ok()
             });
             inlet.attach_remote(received[index], send);
+        }
+    }
+
+    /// Tells who has the job now what it may not have heard: what was sent over a link that broke is lost, and a job that was
+    /// packed before is as it was then.
+    pub fn remind(&self, link: &Sender, stopped: bool) {
+        let _ = link.send(&FromHome::Stop(stopped));
+        if self.doomed {
+            let _ = link.send(&FromHome::Kill);
         }
     }
 

@@ -118,6 +118,7 @@ impl Keeper {
         if !holds {
             let _ = sender.send(&FromHome::Granted { epoch, output_received });
         }
+        home.remind(sender, self.stopped);
         home.route_input(from.input_received, sender);
         for (stream, outlet) in (0_u8..).zip(&home.outlets) {
             if outlet.as_ref().is_some_and(outlet::Outlet::closed) {
@@ -283,6 +284,7 @@ impl Keeper {
                 });
                 home.holder = Holder::Away(Away { node: candidate.node, link: Some((id, sender.clone())) });
                 let _ = sender.send(&FromHome::Granted { epoch, output_received });
+                home.remind(&sender, self.stopped);
                 home.route_input(candidate.input_received, &sender);
                 self.moved_us = inspect::now_us();
             }

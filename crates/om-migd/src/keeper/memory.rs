@@ -16,7 +16,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -182,11 +182,16 @@ fn ids(credentials: &Credentials) -> (Uid, Gid) {
 /// Memory that is being fetched from the source.
 pub struct Fetching {
     fetcher: JoinHandle<Result<(), criu::Error>>,
-    ward: Arc<Mutex<Ward>>,
+    guard: Guard,
 }
 
-/// The job whose memory is being fetched. Where CRIU stops fetching before all has come, the kernel fills the rest with
-/// zeros: the job is frozen before, and whoever [waits](Fetching::wait) knows whether it may go on.
+/// Keeps a job whose memory is being fetched from running without it. Where CRIU stops fetching before all has come, the
+/// kernel fills the rest with zeros: the job is frozen before, and whoever [waits](Fetching::wait) knows whether it may go
+/// on. Clones guard the same job.
+#[derive(Clone, Debug, Default)]
+pub struct Guard(Arc<Mutex<Ward>>);
+
+/// The job and whether the connection to the source has ended.
 #[derive(Debug, Default)]
 struct Ward {
     job: Option<Cgroup>,
@@ -194,10 +199,32 @@ struct Ward {
 }
 
 impl Ward {
+    /// The job goes no further.
+    fn stop(&self) {
+        let Some(job) = &self.job else { return };
+        if let Err(error) = job.hold() {
+            log::error!("a job without its memory is killed, it cannot be frozen: {error}");
+            job.kill();
+        }
+    }
+}
+
+impl Guard {
+    fn lock(&self) -> MutexGuard<'_, Ward> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the job run, unless nothing more comes: then it stays frozen.
+    pub fn thaw(&self) -> io::Result<()> {
+        let ward = self.lock();
+        ward.job.as_ref().filter(|_| !ward.is_over).map_or(Ok(()), Cgroup::thaw)
+    }
+
     /// The connection to the source has ended.
-    fn end(&mut self) {
-        self.is_over = true;
-        self.job.iter().for_each(|job| drop(job.hold()));
+    fn end(&self) {
+        let mut ward = self.lock();
+        ward.is_over = true;
+        ward.stop();
     }
 }
 
@@ -222,13 +249,13 @@ impl Fetching {
                 // All has come, or nothing more will.
                 out.close();
             });
-            let ward = Arc::new(Mutex::new(Ward::default()));
-            let watched = ward.clone();
+            let guard = Guard::default();
+            let watched = guard.clone();
             threads::spawn("pages", move || {
                 if let Err(error) = transfer::receive_pages(&mut input, &ours) {
                     log::debug!("memory that followed ends: {error}");
                 }
-                watched.lock().unwrap_or_else(PoisonError::into_inner).end();
+                watched.end();
                 let _ = ours.shutdown(Shutdown::Both);
             });
             let fetcher = threads::start("fetcher", move || {
@@ -240,16 +267,20 @@ impl Fetching {
             while !socket.exists() && !fetcher.is_finished() && begin.elapsed() < FETCHER_LIMIT {
                 sleep(Duration::from_millis(1));
             }
-            Ok(Self { fetcher, ward })
+            Ok(Self { fetcher, guard })
         };
         start().map_err(|error| error.to_string())
     }
 
-    /// Watches over the job from now on, and lets it run if it `may`, unless nothing more comes: then it stays frozen.
-    pub fn watch(&self, job: &Cgroup, may: bool) -> io::Result<()> {
-        let mut ward = self.ward.lock().unwrap_or_else(PoisonError::into_inner);
-        ward.job = Some(job.clone());
-        if may && !ward.is_over { job.thaw() } else { Ok(()) }
+    /// Whether nothing more comes. That may be because all has come.
+    pub fn is_over(&self) -> bool {
+        self.guard.lock().is_over
+    }
+
+    /// Guards this job from now on, which is frozen.
+    pub fn guard(&self, job: &Cgroup) -> Guard {
+        self.guard.lock().job = Some(job.clone());
+        self.guard.clone()
     }
 
     /// Waits until all of it has come.
@@ -259,10 +290,11 @@ impl Fetching {
             Err(_) => Err("the thread of criu lazy-pages has died".to_owned()),
         };
         // CRIU knows by itself when it has everything; the connection's end, which comes later, means nothing then.
-        let mut ward = self.ward.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (Some(job), Err(_)) = (ward.job.take(), &result) {
-            let _ = job.hold();
+        let mut ward = self.guard.lock();
+        if result.is_err() {
+            ward.stop();
         }
+        ward.job = None;
         result
     }
 }
@@ -280,18 +312,20 @@ mod tests {
         let path = std::env::temp_dir().join(format!("om-ward-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
         let state = |fetched: Result<(), criu::Error>, ended_before: bool| {
-            let fetching =
-                Fetching { fetcher: std::thread::spawn(|| fetched), ward: Arc::new(Mutex::default()) };
-            let ward = fetching.ward.clone();
-            fetching.watch(&Cgroup::at(path.clone()), true).unwrap();
+            let fetching = Fetching { fetcher: std::thread::spawn(|| fetched), guard: Guard::default() };
+            let guard = fetching.guard(&Cgroup::at(path.clone()));
+            guard.thaw().unwrap();
             if ended_before {
-                ward.lock().unwrap().end();
+                guard.end();
+                // A user who lets a stopped job go on.
+                guard.thaw().unwrap();
+                assert_eq!(std::fs::read_to_string(path.join("cgroup.freeze")).unwrap(), "1");
             }
             // As the keeper does when it hears of it.
             if fetching.wait().is_ok() {
                 Cgroup::at(path.clone()).thaw().unwrap();
             }
-            ward.lock().unwrap().end();
+            guard.end();
             std::fs::read_to_string(path.join("cgroup.freeze")).unwrap()
         };
         let failed = || Err(criu::Error::Missing);

@@ -13,6 +13,7 @@ use super::depart::Departure;
 use super::event::Event;
 use super::guest::Guest;
 use super::home::{Candidate, Holder, Home};
+use super::memory::Guard;
 use super::residence::{Ends, Residence};
 use super::threads;
 use crate::handover::arbiter;
@@ -47,9 +48,9 @@ pub struct Keeper {
     pub(super) events: Sender<Event>,
     pub(super) inbox: Receiver<Event>,
     pub(super) daemons: Vec<UnixStream>,
-    /// The job, while it is on this node.
     /// One of them does not know how the job stands now.
     pub(super) untold: bool,
+    /// The job, while it is on this node.
     pub(super) residence: Option<Arc<Residence>>,
     /// Whether the job is here, and how far it is on its way away.
     pub(super) source: Source,
@@ -59,8 +60,8 @@ pub struct Keeper {
     pub(super) departure: Option<Departure>,
     /// Its frozen copy, out of which memory is handed to the node where it runs now.
     pub(super) lent: Option<Arc<Residence>>,
-    /// The node from which its memory is still coming: it cannot move on.
-    pub(super) fetching: Option<IpAddr>,
+    /// The node from which its memory is still coming, and what guards the job meanwhile: it cannot move on.
+    pub(super) fetching: Option<(IpAddr, Guard)>,
     /// A move to this node.
     pub(super) arrival: Option<Arrival>,
     /// Since when home has had a move going on.
@@ -75,6 +76,8 @@ pub struct Keeper {
     pub(super) locked: bool,
     /// The user has stopped `om run`, and the job with it.
     pub(super) stopped: bool,
+    /// The kernel has refused to freeze the job or to let it run.
+    refused: bool,
     /// The command is stopped by a signal.
     pub(super) command_stopped: bool,
     /// At home: whose the keyboard of the user's terminal is.
@@ -111,10 +114,10 @@ impl Keeper {
             events,
             inbox,
             daemons: Vec::new(),
+            untold: false,
             residence: None,
             source: Source::without(),
             unborn: None,
-            untold: false,
             departure: None,
             lent: None,
             fetching: None,
@@ -126,6 +129,7 @@ impl Keeper {
             moves: 0,
             locked: false,
             stopped: false,
+            refused: false,
             command_stopped: false,
             keyboard: Keyboard::Others,
             result: None,
@@ -228,17 +232,29 @@ impl Keeper {
             home.holder = Holder::Here;
         }
         threads::watch_init(residence.init, report, self.source.held(), self.events.clone());
-        // One whose memory is still coming runs under the eyes of who fetches it.
-        if !self.stopped
-            && self.fetching.is_none()
-            && let Err(error) = residence.cgroup.thaw()
-        {
-            log::error!("cannot let the job run: {error}");
-        }
         if let Err(error) = residence.begin() {
             log::error!("cannot let the job begin: {error}");
         }
         self.residence = Some(Arc::new(residence));
+        self.drive();
+    }
+
+    /// Lets the job on this node run, or freezes it if the user has stopped it. During a move it is frozen anyway, and what
+    /// the user wants goes along. What the kernel refuses is tried again at each tick.
+    pub(super) fn drive(&mut self) {
+        let Some(residence) = self.residence.as_ref().filter(|_| !self.source.state().is_frozen()) else {
+            return;
+        };
+        let done = match &self.fetching {
+            _ if self.stopped => residence.cgroup.hold(),
+            Some((_, guard)) => guard.thaw(),
+            None => residence.cgroup.thaw(),
+        };
+        if let (Err(error), false) = (&done, self.refused) {
+            let what = if self.stopped { "stop" } else { "run" };
+            log::error!("job {}: cannot let it {what}: {error}", self.spec.id);
+        }
+        self.refused = done.is_err();
     }
 
     /// At home: tells the deputy.
@@ -266,6 +282,7 @@ impl Keeper {
             return;
         }
         home.give_keyboard(Keyboard::Others);
+        home.doomed = true;
         log::info!("job {}: om run has died, the job is killed", self.spec.id);
         self.tell_job(FromHome::Kill);
     }
@@ -313,6 +330,12 @@ impl Keeper {
 
     fn tick(&mut self) {
         self.watch_deputy();
+        if self.refused {
+            self.drive();
+        }
+        if self.untold {
+            self.publish();
+        }
         self.watch_departure();
         self.watch_unborn();
         if self.moving_since.is_some_and(|since| since.elapsed() > MOVE_LIMIT) {
@@ -330,12 +353,6 @@ impl Keeper {
             }
         }
         if self.relayed.is_some_and(|since| since.elapsed() > RELAY_LIMIT) {
-        if self.refused {
-            self.drive();
-        }
-        if self.untold {
-            self.publish();
-        }
             self.relayed = None;
             self.publish();
         }
@@ -355,12 +372,9 @@ impl Keeper {
     /// At home: a deputy that was stopped stops the job.
     fn watch_deputy(&mut self) {
         let Side::Home(home) = &self.side else { return };
-        if home.deputy.is_none() {
-            return;
-        }
-        // One that has only followed its command has nothing more to stop.
+        // One that has only followed its command has nothing more to stop, one that has gone has nothing at all.
         let deputy = nix::unistd::Pid::from_raw(self.spec.deputy.cast_signed());
-        let stopped = !self.command_stopped && inspect::is_stopped(deputy);
+        let stopped = home.deputy.is_some() && !self.command_stopped && inspect::is_stopped(deputy);
         if stopped != self.stopped {
             // The terminal is the shell's while the deputy is stopped.
             home.give_keyboard(if stopped { Keyboard::Others } else { self.keyboard });
@@ -371,14 +385,7 @@ impl Keeper {
 
     pub(super) fn set_stopped(&mut self, stopped: bool) {
         self.stopped = stopped;
-        // During a move the job is frozen anyway, and the flag goes along.
-        let moving = self.source.state().is_frozen();
-        if let (Some(residence), false) = (&self.residence, moving) {
-            let done = if stopped { residence.cgroup.freeze() } else { residence.cgroup.thaw() };
-            if let Err(error) = done {
-                log::warn!("job {}: {error}", self.spec.id);
-            }
-        }
+        self.drive();
         self.publish();
     }
 
