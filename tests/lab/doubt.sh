@@ -25,6 +25,7 @@ main() {
     try "a stopped job that may go on during its move goes on where it has come" continued_in_a_move
     try "a stopped job that may go on while it cannot be reached goes on" continued_out_of_reach
     try "a job whose om run dies while it cannot be reached is killed later" killed_out_of_reach
+    try "signals for a job that cannot be reached arrive later, and once" signalled_out_of_reach
     try "a job that the kernel does not let run is let run later" refused_by_the_kernel
 }
 
@@ -63,9 +64,10 @@ starved() {
     set_trap h2 restored
     write_om_file where "$SECOND"
     until_ok is_held h2 restored
-    on h2 sh -c "mkdir $limited && pgrep -f '^/proc/self/exe keeper' >$limited/cgroup.procs"
-    on h2 sh -c "echo 0 >$limited/memory.swappiness && echo 1M >$limited/memory.limit_in_bytes"
-    release h2 restored
+    # There may be another, of an earlier job, that is about to end.
+    on h2 sh -c 'mkdir "$1" && cd "$1" && echo 0 >memory.swappiness && echo 1M >memory.limit_in_bytes
+        for keeper in $(pgrep -f "^/proc/self/exe keeper"); do echo "$keeper" >cgroup.procs || :; done
+        rm "$2"' sh "$limited" "$OM_STEPS/restored.reached"
     until_ok on h1 grep --quiet "^failed $SECOND" "$ROOT/$pid/om/result"
     is where "$(om_file where)" home
     goes_on
@@ -169,6 +171,24 @@ killed_out_of_reach() {
     until_broken
     mend_the_line
     until_ok on h2 sh -c "! pgrep -u $OM_USER"
+}
+
+signalled_out_of_reach() {
+    start_job bash -c 'trap "echo got" USR1; trap "echo got another" USR2; echo ready; while :; do sleep 0.05; done'
+    has_printed ready
+    move_to "$SECOND"
+    as_user h1 kill -USR2 "$pid"
+    has_printed 'got another'
+    cut_the_line
+    as_user h1 kill -USR1 "$pid"
+    as_user h1 kill -USR2 "$pid"
+    until_broken
+    mend_the_line
+    until_ok on h1 sh -c "test \"\$(wc --lines <$dir/out)\" -eq 4"
+    # One that came twice would have by now.
+    move_to home
+    is output "$(content out | sort | uniq --count | tr --squeeze-repeats ' \n' ' ')" ' 1 got 2 got another 1 ready '
+    as_user h1 kill -KILL "$pid"
 }
 
 # Until both ends have given up every connection over the line, and what was sent over it.

@@ -187,6 +187,7 @@ fn try_start(daemon: &UnixStream, birth: Birth, deputy: &UnixStream) -> io::Resu
     let home = Home {
         deputy: Some(deputy.try_clone()?),
         doomed: false,
+        signals: Default::default(),
         inlets,
         outlets,
         delivered: [0; OUTPUTS],

@@ -352,6 +352,7 @@ impl Keeper {
             Side::Guest(guest) => guest.resume(),
         }
         self.drive();
+        self.take_held_signals();
     }
 
     /// For how long a move away has been going on, or its job been frozen.

@@ -10,6 +10,7 @@ use om_homefs::server::SessionId;
 use om_proto::control::{Ending, Keyboard, Reply};
 use om_proto::frame;
 
+use super::signals::Signals;
 use crate::bytes::Bytes;
 use crate::confines::Confines;
 use crate::handover::arbiter::Arbiter;
@@ -25,6 +26,8 @@ pub struct Home {
     pub deputy: Option<UnixStream>,
     /// `om run` has died, and the job is to be killed.
     pub doomed: bool,
+    /// Signals on their way to where the job is.
+    pub signals: Signals,
     /// The user's ends of the inputs.
     pub inlets: [Option<Inlet>; INPUTS],
     /// The user's ends of the outputs.

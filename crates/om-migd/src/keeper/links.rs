@@ -28,7 +28,10 @@ impl Keeper {
         if home.arbiter.moving().is_some() || self.source.moving().is_some() || !reachable {
             self.deferred.push(message);
         } else if let Holder::Away(_) = home.holder {
-            home.tell_guest(&message);
+            let is_signal = matches!(message, FromHome::Signal(..));
+            if !is_signal || home.signals.note(message.clone()) {
+                home.tell_guest(&message);
+            }
         } else {
             self.obey(&message);
         }
@@ -119,6 +122,7 @@ impl Keeper {
             let _ = sender.send(&FromHome::Granted { epoch, output_received });
         }
         home.remind(sender, self.stopped);
+        home.signals.relink();
         home.route_input(from.input_received, sender);
         for (stream, outlet) in (0_u8..).zip(&home.outlets) {
             if outlet.as_ref().is_some_and(outlet::Outlet::closed) {
@@ -183,6 +187,11 @@ impl Keeper {
                 self.publish();
             }
             ToHome::CannotExecute(error) => self.refuse(error),
+            ToHome::SignalsTaken(count) => {
+                for signal in home.signals.count(count) {
+                    home.tell_guest(&signal);
+                }
+            }
             ToHome::Hello { .. } => {}
         }
     }
@@ -274,6 +283,7 @@ impl Keeper {
         let output_received = home.output_received();
         let message = FromHome::Granted { epoch, output_received };
         let Some(candidate) = home.candidate.take() else { return };
+        self.deferred.splice(..0, home.signals.take_back());
         let old = std::mem::replace(&mut home.holder, Holder::Here);
         match candidate.link {
             Some((id, sender)) => {
@@ -311,6 +321,7 @@ impl Keeper {
         guest.gone_told = false;
         guest.route_output(received, sender);
         guest.tell_home(&ToHome::CommandStopped(self.command_stopped));
+        self.tell_signals_taken();
         self.source_handles(source::Input::Linked, "");
         self.target_handles(target::Input::Linked);
         if self.command_ended.is_some() {
@@ -341,7 +352,8 @@ impl Keeper {
                 self.target_hears(epoch, target::Input::Aborted, &reason);
             }
             FromHome::Aborted { epoch, reason } => self.source_hears(epoch, source::Input::Aborted, &reason),
-            FromHome::Signal(..) | FromHome::WindowSize(..) | FromHome::Kill => self.obey(&message),
+            FromHome::Signal(..) => self.take_signal(message),
+            FromHome::WindowSize(..) | FromHome::Kill => self.obey(&message),
             FromHome::Stop(stopped) => self.set_stopped(stopped),
             FromHome::Lock(locked) => {
                 self.locked = locked;

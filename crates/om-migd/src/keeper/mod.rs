@@ -25,6 +25,7 @@ mod memory;
 mod newborn;
 pub mod residence;
 mod run;
+mod signals;
 mod step;
 mod telling;
 mod threads;

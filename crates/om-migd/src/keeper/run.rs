@@ -87,6 +87,10 @@ pub struct Keeper {
     pub(super) downtime_us: u64,
     /// How the command ended, if it has.
     pub(super) command_ended: Option<i32>,
+    /// On a guest's node: how many signals were given to the job here.
+    pub(super) signals_taken: u64,
+    /// On a guest's node: signals for a job that may be about to leave.
+    pub(super) held_signals: Vec<FromHome>,
     /// At home: what the job is to be told once it is somewhere again.
     pub(super) deferred: Vec<FromHome>,
     /// At home: the user's wish to move on was passed to where the job is.
@@ -136,6 +140,8 @@ impl Keeper {
             moved_us,
             downtime_us: 0,
             command_ended: None,
+            signals_taken: 0,
+            held_signals: Vec::new(),
             deferred: Vec::new(),
             relayed: None,
             next_link: 1,

@@ -252,6 +252,8 @@ pub enum ToHome {
     Locked(bool),
     /// The command could not be executed: the kernel's error number.
     CannotExecute(u32),
+    /// So many signals were given to the job since it came here.
+    SignalsTaken(u64),
 }
 
 /// How a job is doing.

@@ -34,7 +34,7 @@ pub const CHALLENGE_LENGTH: usize = 24;
 const SIGNED: usize = 32;
 const MAGIC: [u8; 4] = *b"omig";
 /// Version of everything that two keepers say to each other.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// What the MAC's key is derived under.
 const LABEL: &str = "om migration preamble";
 
