@@ -87,8 +87,9 @@ pub fn find(configured: Option<&Path>) -> Result<PathBuf, Error> {
     candidates.into_iter().find(|candidate| candidate.is_file()).ok_or(Error::Missing)
 }
 
-/// A restore that may be under way. It is the only work of CRIU's that is ever killed: a job that is not going to run here
-/// has nothing to lose, and CRIU has been seen to wait for ever where a full file system had taken one of its own.
+/// A restore that may be under way, and what fetches its memory. They are the only work of CRIU's that is ever killed: a job
+/// that is not going to run here has nothing to lose, and CRIU has been seen to wait for ever where a full file system had taken
+/// one of its own, or for a restore that had failed.
 #[derive(Clone, Debug, Default)]
 pub struct Restoring(Arc<Mutex<Progress>>);
 
@@ -96,7 +97,7 @@ pub struct Restoring(Arc<Mutex<Progress>>);
 #[derive(Debug, Default)]
 struct Progress {
     /// CRIU, while it runs.
-    criu: Option<Pid>,
+    running: Vec<Pid>,
     /// It is not wanted any more.
     ended: bool,
 }
@@ -110,11 +111,12 @@ impl Restoring {
     pub fn end(&self) {
         let mut progress = self.lock();
         progress.ended = true;
-        let Some(pid) = progress.criu else { return };
-        log::warn!("criu restore (pid {pid}) does not end by itself: it is killed");
-        let restored = inspect::children(pid);
-        for victim in std::iter::once(pid).chain(restored) {
-            let _ = kill(victim, Signal::SIGKILL);
+        for pid in &progress.running {
+            log::warn!("criu (pid {pid}) is killed: what it restores is not wanted any more");
+            let restored = inspect::children(*pid);
+            for victim in std::iter::once(*pid).chain(restored) {
+                let _ = kill(victim, Signal::SIGKILL);
+            }
         }
     }
 
@@ -126,12 +128,12 @@ impl Restoring {
         }
         let mut child = command.spawn()?;
         let pid = Pid::from_raw(child.id().cast_signed());
-        progress.criu = Some(pid);
+        progress.running.push(pid);
         drop(progress);
         // Not reaped before nobody can kill it any more: the pid could be another's.
         let exited = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
         while waitid(Id::Pid(pid), exited) == Err(Errno::EINTR) {}
-        self.lock().criu = None;
+        self.lock().running.retain(|running| *running != pid);
         child.wait()
     }
 }
@@ -172,12 +174,19 @@ impl Criu<'_> {
         self.run(command, "dump", &fds)
     }
 
-    /// Fetches the memory of a job that is restored with `follows` from the dump at the other end of `pages`. Returns when
-    /// all of it has come.
-    pub fn fetch_pages(&self, pages: BorrowedFd<'_>) -> Result<(), Error> {
+    /// Fetches the memory of a job that is restored with `follows` from the dump at the other end of `pages`. A byte is
+    /// written to `ready` when the restore may begin. Returns when all of it has come.
+    pub fn fetch_pages(
+        &self,
+        pages: BorrowedFd<'_>,
+        ready: BorrowedFd<'_>,
+        restoring: &Restoring,
+    ) -> Result<(), Error> {
         let mut command = self.command("lazy-pages");
         command.arg("--page-server").arg("--ps-socket").arg(FIRST_INHERITED.to_string());
-        self.run(command, "lazy-pages", &[(pages, FIRST_INHERITED)])
+        command.arg("--status-fd").arg((FIRST_INHERITED + 1).to_string());
+        let fds = [(pages, FIRST_INHERITED), (ready, FIRST_INHERITED + 1)];
+        self.run_by(command, "lazy-pages", &fds, |command| restoring.run(command))
     }
 
     /// Serves pages: writes what a dump at the other end of `pages` sends into the image directory. Returns when that has
@@ -322,13 +331,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_restore_that_hangs_is_ended_with_what_it_has_restored() {
+    fn a_restore_that_hangs_is_ended_with_what_it_has_restored_and_what_fetches_memory_for_it() {
         let restoring = Restoring::default();
+        let other = restoring.clone();
+        let fetching = std::thread::spawn(move || other.run(Command::new("sleep").arg("1000")));
+        while restoring.lock().running.is_empty() {
+            std::thread::yield_now();
+        }
         let other = restoring.clone();
         let hanging =
             std::thread::spawn(move || other.run(Command::new("sh").args(["-c", "sleep 1000 & wait"])));
         let restored = loop {
-            let pid = restoring.lock().criu;
+            let pid = restoring.lock().running.get(1).copied();
             match pid.map(inspect::children).unwrap_or_default()[..] {
                 [child] => break child,
                 _ => std::thread::yield_now(),
@@ -336,6 +350,7 @@ mod tests {
         };
         restoring.end();
         assert!(!hanging.join().unwrap().unwrap().success());
+        assert!(!fetching.join().unwrap().unwrap().success());
         // It is somebody else's to reap.
         let ended = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'));
         while fs::read_to_string(format!("/proc/{restored}/stat")).is_ok_and(|stat| !ended(stat)) {

@@ -291,6 +291,7 @@ impl Keeper {
             guest.files = files;
         }
         let at_home = matches!(self.side, Side::Home(_));
+        let restoring = self.arrival.as_ref().map(|arrival| arrival.restoring.clone()).unwrap_or_default();
         let (events, spec, links) = (self.events.clone(), self.spec.clone(), self.birth.cgroups.clone());
         let confines = match &self.side {
             Side::Home(home) => home.confines.remaining(),
@@ -366,7 +367,8 @@ impl Keeper {
                 };
                 Ok(Restored { residence, ends, luggage, luggage_came, fetching, images, newborn: false })
             };
-            let result = receive().map(Box::new);
+            // What fetches memory would wait for a restore that has failed.
+            let result = receive().map(Box::new).inspect_err(|_| restoring.end());
             step::at("restored");
             let _ = events.send(Event::Arrived(epoch, result));
         });

@@ -13,12 +13,12 @@
 
 use std::io::{self, Read};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid};
 use om_proto::omfs::Mode;
@@ -38,8 +38,6 @@ use crate::net::message::{Luggage, Way};
 const STREAM_FROM: u64 = 96 << 20;
 /// How long `criu lazy-pages` may take to be ready.
 const FETCHER_LIMIT: Duration = Duration::from_secs(10);
-/// Where it listens for `criu restore`, in the image directory.
-const FETCHER_SOCKET: &str = "lazy-pages.socket";
 
 /// The way for a job of this size; an error says why the one that is wanted cannot be had.
 pub fn choose(mode: Mode, rss_bytes: u64, can_follow: bool) -> Result<Way, String> {
@@ -242,7 +240,8 @@ impl Fetching {
             let (ours, theirs) = UnixStream::pair()?;
             let asks = ours.try_clone()?;
             let (namespace, images) = (nest.namespace.try_clone()?, nest.images.try_clone()?);
-            let socket = images_path(&images).join(FETCHER_SOCKET);
+            let (ready, ready_there) = UnixStream::pair()?;
+            let restoring = nest.restoring.clone();
             let (program, ids, confines) = (program.to_owned(), ids(credentials), confines.clone());
             threads::spawn("asks", move || {
                 transfer::send_answers(&asks, &out);
@@ -261,12 +260,12 @@ impl Fetching {
             let fetcher = threads::start("fetcher", move || {
                 let (namespace, images) = (namespace.as_fd(), images.as_fd());
                 let confines = Some(&confines);
-                Criu { program: &program, namespace, images, ids, confines }.fetch_pages(theirs.as_fd())
+                let criu = Criu { program: &program, namespace, images, ids, confines };
+                criu.fetch_pages(theirs.as_fd(), ready_there.as_fd(), &restoring)
             });
-            let begin = Instant::now();
-            while !socket.exists() && !fetcher.is_finished() && begin.elapsed() < FETCHER_LIMIT {
-                sleep(Duration::from_millis(1));
-            }
+            ready.set_read_timeout(Some(FETCHER_LIMIT))?;
+            // Without it the restore fails, and CRIU has said why.
+            let _ = (&ready).read_exact(&mut [0]);
             Ok(Self { fetcher, guard })
         };
         start().map_err(|error| error.to_string())
@@ -297,10 +296,6 @@ impl Fetching {
         ward.job = None;
         result
     }
-}
-
-fn images_path(images: &OwnedFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", images.as_raw_fd()))
 }
 
 #[cfg(test)]
