@@ -6,6 +6,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
+use om_proto::cpu::Baseline;
 use om_proto::omfs::{Admin, Destination, MoveResult, OmError, OmRoot, Progress, Switch, Where};
 
 fn put(root: &Path, file: &str, text: &str) {
@@ -35,6 +36,17 @@ fn processes_come_in_order_and_other_entries_are_passed_over() {
     }
     put(dir.path(), "5/status", "no om files\n");
     assert_eq!(root.pids().unwrap(), [4, 30, 100]);
+}
+
+#[test]
+fn a_node_tells_what_its_jobs_may_use_of_cpus_if_that_is_configured_at_all() {
+    let (dir, root) = a_root();
+    assert_eq!(root.cpu_baseline().unwrap(), None);
+    put(dir.path(), "hpc/admin/cpu_baseline", "x86-64-v2\n");
+    assert_eq!(root.cpu_baseline().unwrap(), Some(Baseline::X86(2)));
+    put(dir.path(), "hpc/admin/cpu_baseline", "pentium\n");
+    let error = root.cpu_baseline().unwrap_err().to_string();
+    assert!(error.contains("hpc/admin/cpu_baseline") && error.contains("pentium"), "{error}");
 }
 
 #[test]

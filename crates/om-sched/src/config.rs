@@ -73,10 +73,13 @@ pub struct Config {
     pub invite: bool,
     /// How many nodes are asked where a new job shall start, 0 to 16; 0: every job starts where it is submitted.
     pub start_among: usize,
-    /// How often as many are asked while none of those asked has a CPU free, 1 to 16.
+    /// How often others are asked, twice as many each time, while none of those asked has a CPU free, 1 to 8.
     pub start_rounds: usize,
     /// Milliseconds that they have to answer each time, 1 to 1,000. Usually it takes one or two.
     pub start_timeout_ms: u64,
+    /// Milliseconds for which a node keeps a CPU free for a job that it was chosen for, until it sees the job, 1 to 10,000:
+    /// more than a start elsewhere takes. Longer keeps others from CPUs whose job has come and gone.
+    pub start_promise_ms: u64,
     /// Decisions kept for `om why` and `om history`, 1 to 100,000.
     pub history: usize,
     /// The policies' own settings, by name.
@@ -109,9 +112,10 @@ impl Default for Config {
             move_mib_per_s: 112.0,
             owner_first: false,
             invite: true,
-            start_among: 4,
-            start_rounds: 4,
+            start_among: 8,
+            start_rounds: 3,
             start_timeout_ms: 50,
+            start_promise_ms: 100,
             history: 256,
             policies: BTreeMap::new(),
         }
@@ -209,8 +213,9 @@ impl Config {
         range("move-cost-ms", self.move_cost_ms as f64, 1.0, 60_000.0);
         range("move-mib-per-s", self.move_mib_per_s, 1.0, 100_000.0);
         range("start-among", count(self.start_among), 0.0, 16.0);
-        range("start-rounds", count(self.start_rounds), 1.0, 16.0);
+        range("start-rounds", count(self.start_rounds), 1.0, 8.0);
         range("start-timeout-ms", self.start_timeout_ms as f64, 1.0, 1000.0);
+        range("start-promise-ms", self.start_promise_ms as f64, 1.0, 10_000.0);
         range("history", count(self.history), 1.0, 100_000.0);
         if self.busy_poll_ms > self.poll_ms {
             problems.push(format!(
@@ -251,6 +256,7 @@ impl Config {
             max_moves: self.max_moves,
             ask_timeout: Duration::from_millis(self.ask_timeout_ms),
             promise: Duration::from_millis(self.promise_ms),
+            start_promise: Duration::from_millis(self.start_promise_ms),
             cool_down: Duration::from_millis(self.cool_down_ms),
             memory_reserve: self.memory_reserve,
             memory_factor: self.memory_factor,

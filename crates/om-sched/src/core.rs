@@ -48,7 +48,7 @@ use crate::start::{NewJob, Starts};
 use crate::view::Weighing;
 
 /// A reading of the om files that is older than this is not fresh enough to answer with.
-const FRESH_READING: Duration = Duration::from_millis(10);
+const FRESH_READING: Duration = Duration::from_millis(2);
 /// The longest rest after failures, of a node or a job.
 const LONGEST_REST: Duration = Duration::from_secs(60);
 /// How long a node rests that refused, times two for each refusal in a row.
@@ -119,6 +119,8 @@ pub enum MoveEnd {
         /// The other node has no part in it, so it need not rest.
         only_the_job: bool,
     },
+    /// The job ended first.
+    JobEnded,
 }
 
 /// What the core wants done.
@@ -419,11 +421,13 @@ impl Core {
                 self.watch(now, (ended.decision, pid, ended.to), ended.share, outcome.clone());
                 self.outcome(now, ended.decision, outcome);
             }
+            MoveEnd::JobEnded => {
+                self.take_back_move(pid, &ended);
+                self.jobs.ended(pid);
+                self.outcome(now, ended.decision, Outcome::Ended);
+            }
             MoveEnd::Failed { reason, only_the_job } => {
-                self.forget_inbound(ended.to, pid);
-                if let Some(nonce) = ended.nonce {
-                    self.withdraw(ended.to, nonce);
-                }
+                self.take_back_move(pid, &ended);
                 if !only_the_job {
                     self.rest(now, ended.to, REST_AFTER_FAILURE, &format!("a move to it failed: {reason}"));
                 }
@@ -436,6 +440,14 @@ impl Core {
             }
         }
         self.round(now);
+    }
+
+    /// The job does not come: the other node need not keep a place for it.
+    fn take_back_move(&mut self, pid: u32, ended: &Move) {
+        self.forget_inbound(ended.to, pid);
+        if let Some(nonce) = ended.nonce {
+            self.withdraw(ended.to, nonce);
+        }
     }
 
     fn rest(&mut self, now: Time, address: IpAddr, base: Duration, reason: &str) {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  requested ──▶ queued, migrating ──▶ away, or no entry any more (a guest that went on): done
+//!      │                 ├───────────▶ no entry any more, at home: the job ended
 //!      │                 └───────────▶ where it was: failed, `result` says why
 //!      └─ still where it was, and `result` has changed, or nothing happened for some seconds: failed
 //! ```
@@ -56,9 +57,7 @@ impl Follow {
     pub fn judge(&mut self, now: Time, seen: Seen) -> Option<MoveEnd> {
         let (at, result) = match seen {
             // An own job keeps its entry wherever it is, so it has ended; a guest has gone on, or has ended.
-            Seen::Gone if self.is_at_home() => {
-                return Some(failed("the job ended before it was moved".to_owned(), true));
-            }
+            Seen::Gone if self.is_at_home() => return Some(MoveEnd::JobEnded),
             Seen::Gone => return Some(MoveEnd::Done { downtime: None }),
             Seen::At(at, result) => (at, result),
         };
@@ -159,7 +158,7 @@ mod tests {
         assert_eq!(guest.judge(at(5), Seen::Gone), Some(MoveEnd::Done { downtime: None }));
         let mut guest_to_home = Follow::new(node(1), true, at(0), Where::At(node(1)), None);
         assert_eq!(guest_to_home.judge(at(5), Seen::Gone), Some(MoveEnd::Done { downtime: None }));
-        assert!(matches!(own(None).judge(at(5), Seen::Gone), Some(MoveEnd::Failed { .. })));
+        assert_eq!(own(None).judge(at(5), Seen::Gone), Some(MoveEnd::JobEnded));
     }
 
     #[test]
@@ -167,6 +166,6 @@ mod tests {
         let mut follow = Follow::new(node(1), true, at(0), Where::At(node(2)), None);
         assert_eq!(follow.judge(at(5), Seen::At(Where::At(node(2)), None)), None);
         assert!(matches!(follow.judge(at(9), Seen::At(Where::Home, None)), Some(MoveEnd::Done { .. })));
-        assert!(matches!(follow.judge(at(9), Seen::Gone), Some(MoveEnd::Failed { .. })));
+        assert_eq!(follow.judge(at(9), Seen::Gone), Some(MoveEnd::JobEnded));
     }
 }

@@ -4,6 +4,7 @@
 //! and right before the request is written. It knows nothing of gain or cost. Four questions, each a pure function:
 //! may this node decide at all, may this job move, may that node take jobs, may this job go to that node.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,9 +25,12 @@ pub enum Refusal {
     /// The node's own reports are not heard.
     #[error("this node's own omd is not heard, so its load is unknown")]
     HereUnknown,
-    /// The job is not on this node.
+    /// The job is not on this node, or not any more.
     #[error("it does not run on this node")]
     NotHere,
+    /// The job is on another node.
+    #[error("it runs on {0}, and om-sched there decides about it")]
+    Away(IpAddr),
     /// The job is in transit or asked for.
     #[error("a move of it is under way")]
     InMove,
@@ -124,7 +128,7 @@ pub fn check_job(
     match job.place {
         Place::Here => {}
         Place::Moving => return Err(Refusal::InMove),
-        Place::Away(_) => return Err(Refusal::NotHere),
+        Place::Away(to) => return Err(Refusal::Away(to)),
     }
     if state.in_move {
         return Err(Refusal::InMove);

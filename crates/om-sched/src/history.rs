@@ -51,6 +51,8 @@ pub enum Outcome {
         /// What it could expect here and what it got there, once that could be seen.
         share: Option<Share>,
     },
+    /// The job ended before its move was over.
+    Ended,
     /// The job stayed where it was.
     Failed {
         /// Why.
@@ -146,6 +148,7 @@ impl fmt::Display for Decision {
                     write!(f, ", got {after:.2} CPUs")?;
                 }
             }
+            Outcome::Ended => f.write_str("ended before its move was over")?,
             Outcome::Failed { reason } => write!(f, "stays, the move failed: {reason}")?,
             Outcome::WouldMove => f.write_str("would move (dry run)")?,
         }

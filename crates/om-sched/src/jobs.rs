@@ -122,6 +122,11 @@ impl Jobs {
         }
     }
 
+    /// A job has ended since the om files were read.
+    pub fn ended(&mut self, pid: u32) {
+        self.snapshot.jobs.retain(|job| job.pid != pid);
+    }
+
     /// Takes in what this node's own report says of its load.
     pub fn hear_own_load(&mut self, runnable: f64) {
         let of_jobs: u32 = self.snapshot.jobs.iter().filter(|job| on_node(job)).map(|job| job.runnable).sum();

@@ -29,6 +29,9 @@ pub trait Reports {
 
     /// The position of the node with this address.
     fn find(&self, address: IpAddr) -> Option<usize>;
+
+    /// No CPU is faster, as far as anybody has told.
+    fn fastest(&self) -> f64;
 }
 
 /// The reports that one node hears.
@@ -38,6 +41,8 @@ pub trait Reports {
 pub struct Heard {
     keys: Vec<u128>,
     nodes: Vec<Reported>,
+    /// Of all that were ever heard, those that have gone included: it needs only be no less than what is true.
+    fastest: f64,
 }
 
 impl Reports for Heard {
@@ -54,6 +59,7 @@ impl Reports for Heard {
         let node = &mut self.nodes[position];
         node.heard = now;
         Rc::make_mut(&mut node.told).hear(report);
+        self.fastest = self.fastest.max(node.told.capacity.map_or(0.0, |(_, speed)| speed));
     }
 
     fn forget(&mut self, address: IpAddr) {
@@ -81,6 +87,10 @@ impl Reports for Heard {
 
     fn find(&self, address: IpAddr) -> Option<usize> {
         self.keys.binary_search(&key(address)).ok()
+    }
+
+    fn fastest(&self) -> f64 {
+        self.fastest
     }
 }
 
@@ -154,5 +164,11 @@ impl Nodes {
     #[must_use]
     pub fn count(&self) -> usize {
         self.reports.count()
+    }
+
+    /// No CPU of any of them is faster.
+    #[must_use]
+    pub fn fastest(&self) -> f64 {
+        self.reports.fastest()
     }
 }

@@ -387,7 +387,10 @@ impl Daemon {
             Err(error) => {
                 self.reader.doubt(pid);
                 let only_the_job = !matches!(error, OmError::NoSuchNode { .. });
-                let end = MoveEnd::Failed { reason: error.to_string(), only_the_job };
+                let end = match error {
+                    OmError::Gone { .. } => MoveEnd::JobEnded,
+                    error => MoveEnd::Failed { reason: error.to_string(), only_the_job },
+                };
                 self.core.handle(now, Input::MoveEnded { pid, end });
             }
         }

@@ -116,6 +116,8 @@ pub struct Weighing {
     pub cost_s: f64,
     /// R · ΔJ − C.
     pub gain_s: f64,
+    /// The policy takes that for enough: it is worth the trouble, and more than noise.
+    pub is_enough: bool,
     /// This node's figures.
     pub here: Figures,
     /// The other node's figures.

@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "shared/told.rs"]
+mod told;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{IpAddr, UdpSocket};
@@ -22,8 +25,10 @@ use om_proto::net::{Interface, Listener, Selection, Speaker, bind_address};
 use om_proto::offer::{Answer, Ask};
 use om_proto::omfs::{Bounds, JobStat, JobState};
 use om_proto::proof::{Challenge, ECHO_LIMIT, Echo, Nonce};
-use om_proto::report::{Capacity, Identity, Load, Machine, Memory, Migration};
+use om_proto::report::Identity;
 use om_proto::wire::{Datagram, DatagramWriter, Header, Kind, MAX_DATAGRAM};
+
+use self::told::Told;
 
 const KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
@@ -179,59 +184,22 @@ impl Rig {
             };
             let mut buffer = [0; MAX_DATAGRAM];
             let mut writer = DatagramWriter::new(&mut buffer, header);
-            writer
-                .section(&Identity {
-                    host_name: "host".into(),
-                    boot_id: [7; 16],
-                    period_ms: 500,
-                    addresses: vec![node],
-                })
-                .unwrap();
-            writer
-                .section(&Machine {
-                    arch: "x86_64".into(),
-                    kernel_release: "6.1".into(),
-                    cpu_model: "cpu".into(),
-                    cpu_features: 99,
-                    online_cpus: 1,
-                    om_version: "0.1.0".into(),
-                })
-                .unwrap();
-            writer
-                .section(&Capacity {
-                    effective_cpus_milli: 1000,
-                    speed: 1000,
-                    mem_total_kib: Some(4 << 20),
-                    swap_total_kib: None,
-                })
-                .unwrap();
-            writer
-                .section(&Load {
-                    runnable: Some(runnable),
-                    exported_milli: Some(runnable * 1000),
-                    smoothed_milli: Some(runnable * 1000),
-                    busy_permille: None,
-                    steal_permille: None,
-                    psi_cpu_some_us: None,
-                    psi_memory_some_us: None,
-                    psi_io_some_us: None,
-                    processes: None,
-                })
-                .unwrap();
-            writer.section(&Memory { available_kib: Some(2 << 20), swap_free_kib: None }).unwrap();
-            writer
-                .section(&Migration {
-                    guests: 0,
-                    guest_limit: 8,
-                    own_jobs: runnable,
-                    block: false,
-                    stay: false,
-                    expel: false,
-                    bring: false,
-                })
-                .unwrap();
+            let told = Told { period: Duration::from_millis(500), ..Told::new(node, runnable) };
+            let identity = Identity {
+                host_name: "host".into(),
+                boot_id: [7; 16],
+                period_ms: u32::try_from(told.period.as_millis()).unwrap(),
+                addresses: vec![told.address],
+            };
+            writer.section(&identity).unwrap();
+            writer.section(&told.machine).unwrap();
+            writer.section(&told.capacity).unwrap();
+            writer.section(&told.load).unwrap();
+            writer.section(&told.memory).unwrap();
+            writer.section(&told.migration.unwrap()).unwrap();
             writer.section(&echo).unwrap();
-            let bytes = writer.finish(&self.keys);
+            let keys = if told.authenticated { &self.keys } else { &ClusterKeys::none() };
+            let bytes = writer.finish(keys);
             let sent = self.speaker.multicast(bytes, &[&self.loopback]);
             assert!(sent.copies > 0, "no multicast on the loopback interface: {:?}", sent.failure);
         }
@@ -370,7 +338,7 @@ fn a_job_goes_to_the_idle_node_that_says_yes() {
     });
     let asked = asked.unwrap();
     assert_eq!((asked.rss_bytes, asked.runnable_milli, asked.coming_home), (4 << 20, 1000, false));
-    assert_eq!(asked.cpu_features, 99);
+    assert_eq!(asked.cpu_features, 77);
     let line = scheduler.line("moved in");
     assert!(line.contains("(sort big) to 127.0.0.2") && line.contains("; saves all jobs "), "{line}");
 

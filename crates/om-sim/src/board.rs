@@ -32,6 +32,7 @@ struct Posted {
 struct Posts {
     nodes: Vec<VecDeque<Posted>>,
     count: u64,
+    fastest: f64,
 }
 
 /// The board.
@@ -46,7 +47,7 @@ impl Board {
     /// A board of so many nodes without any report. A node loses this share of what the others say.
     #[must_use]
     pub fn new(nodes: usize, loss: f64, seed: u64) -> Self {
-        let posts = Posts { nodes: vec![VecDeque::new(); nodes], count: 0 };
+        let posts = Posts { nodes: vec![VecDeque::new(); nodes], count: 0, fastest: 0.0 };
         Self { posts: Rc::new(RefCell::new(posts)), loss, seed }
     }
 
@@ -60,7 +61,9 @@ impl Board {
         let oldest = if reports.len() == KEPT { reports.pop_front() } else { None };
         let mut told = oldest.map_or_else(|| Rc::new(Told::new(report.address)), |oldest| oldest.told);
         Rc::make_mut(&mut told).hear(report);
+        let speed = told.capacity.map_or(0.0, |(_, speed)| speed);
         reports.push_back(Posted { number, heard: now, told });
+        posts.fastest = posts.fastest.max(speed);
     }
 
     /// The ears of `node`, which hear what comes from now on.
@@ -118,6 +121,10 @@ impl Reports for Ears {
 
     fn find(&self, address: IpAddr) -> Option<usize> {
         usize::try_from(node_of(address)?).ok().filter(|position| *position < self.count())
+    }
+
+    fn fastest(&self) -> f64 {
+        self.posts.borrow().fastest
     }
 }
 

@@ -87,10 +87,10 @@ pub struct Run {
     #[arg(long)]
     pub no_placement: bool,
     /// Jobs from a file, CSV (submit_s,node,cpu_s,mem_mib[,threads]) or SWF, instead of --load, --seconds and --workload.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["load", "seconds", "workload", "io", "interactive"])]
     pub trace: Option<PathBuf>,
     /// The jobs of the trace come so many times faster.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, requires = "trace")]
     pub trace_speed: f64,
     /// An om-sched.toml whose settings all nodes use.
     #[arg(long, value_name = "FILE")]

@@ -21,7 +21,9 @@ fn main() -> ExitCode {
             eprintln!("om-sim: {error}");
             match error {
                 RunError::Config(_) => ExitCode::from(EXIT_CONFIG),
-                RunError::Value { .. } | RunError::Policy(_) => ExitCode::from(EXIT_USAGE),
+                RunError::Value { .. } | RunError::NoJobs { .. } | RunError::Policy(_) => {
+                    ExitCode::from(EXIT_USAGE)
+                }
                 RunError::Wire(_) | RunError::Trace(_) | RunError::Plot { .. } => ExitCode::FAILURE,
             }
         }

@@ -64,8 +64,8 @@ impl World<'_> {
         let here = self.figures(arrival.node as usize);
         let has_room = |figures: &Figures| figures.load() + threads <= figures.cpus;
         let mut best: Option<(f64, usize)> = None;
-        for _ in 0..if has_room(&here) { 0 } else { settings.start_rounds } {
-            for _ in 0..settings.start_among {
+        for round in 0..if has_room(&here) { 0 } else { settings.start_rounds } {
+            for _ in 0..settings.asked_in_round(round) {
                 let node = self.random.below(self.nodes.len());
                 let burden = self.figures(node).burden(threads);
                 if best.is_none_or(|(least, _)| burden < least) && self.could_take(node, arrival.rss_bytes) {
@@ -174,7 +174,7 @@ impl World<'_> {
                 let fits =
                     |(_, to): &&(f64, usize)| *to != from && self.could_take(*to, job.arrival.rss_bytes);
                 let Some((there, to)) = targets.iter().find(fits) else { continue };
-                let difference = here - there - 1.0;
+                let difference = here - there - f64::from(job.arrival.threads);
                 if difference >= 1.0
                     && age_s > cost_s / difference
                     && best.is_none_or(|(known, _, _)| score > known)

@@ -40,6 +40,16 @@ pub enum RunError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// So few jobs come that there may be none.
+    #[error("no job comes within --seconds {seconds} at a load of {load} with seed {seed}; let it be longer")]
+    NoJobs {
+        /// How long they had.
+        seconds: f64,
+        /// The load.
+        load: f64,
+        /// The seed.
+        seed: u64,
+    },
     /// A policy.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -148,6 +158,9 @@ pub fn compare(run: &Run, registry: &dyn Fn() -> Registry) -> Result<Comparison,
                 (Some(jobs), _) => jobs.clone(),
                 (None, load) => arrivals(run, &setup, load.unwrap_or_default(), seed),
             };
+            if workload.is_empty() {
+                return Err(RunError::NoJobs { seconds: run.seconds, load: load.unwrap_or_default(), seed });
+            }
             for (policy, results) in policies.iter().zip(&mut results) {
                 let at = load.map(|load| format!(" at load {load}")).unwrap_or_default();
                 let name = format!("{policy}{at}, seed {seed}");
@@ -253,6 +266,8 @@ fn setup(run: &Run) -> Result<Setup, RunError> {
     // What a move costs is known from moves long ago.
     setup.settings.move_cost = Duration::from_secs_f64((run.move_ms / 1000.0).max(0.001));
     setup.settings.move_bytes_per_s = run.link_mb * 1e6;
+    // So is what a start takes.
+    setup.settings.start_promise = Duration::from_secs_f64((2.0 * run.start_ms / 1000.0).max(0.001));
     if let Some(path) = &run.config {
         let config = Config::load(Some(path))?;
         setup.settings = config.settings(false);

@@ -24,44 +24,61 @@ impl Comparison {
         if let Some(load) = first.load {
             write!(f, "load {load}, ")?;
         }
+        let runs = match seeds {
+            1 => String::new(),
+            _ => format!(" in {seeds} runs, ± standard deviation over the seeds"),
+        };
         let jobs = first.mean.jobs + first.mean.lost;
-        let s = if seeds == 1 { "" } else { "s, ± standard deviation over the seeds" };
-        writeln!(f, "workload {}, {jobs} jobs in {seeds} run{s}", self.workload)?;
-        let width = if seeds == 1 { 14 } else { 16 };
-        let mut head = format!("{:<14}", "policy");
-        for (name, _) in first.mean.ratios.named() {
-            write!(head, " {name:>width$}")?;
+        let s = if jobs == 1 { "" } else { "s" };
+        writeln!(f, "workload {}, {jobs} job{s}{runs}", self.workload)?;
+
+        let heads = first.mean.ratios.named().map(|(name, _)| name.to_owned());
+        let mut lines = vec![line("policy", heads)];
+        lines.extend(rows.iter().map(|row| line(&row.policy, cells(row))));
+        if let Some(pooled) = self.pooled.iter().find(|pooled| Some(pooled.load) == first.load) {
+            let spread = if seeds == 1 { "" } else { "       " };
+            lines.push(line("ideal pooled", [digits(pooled.mean_slowdown) + spread]));
         }
-        writeln!(f, "{head}")?;
-        for row in rows {
-            let mut line = format!("{:<14}", row.policy);
-            let spreads = row.standard_deviation.named();
-            for ((_, value), (_, spread)) in row.mean.ratios.named().into_iter().zip(spreads) {
-                let cell = if seeds == 1 {
-                    digits(value)
-                } else {
-                    format!("{} ±{}", digits(value), digits(spread))
-                };
-                write!(line, " {cell:>width$}")?;
+        let width = |column: usize| {
+            lines
+                .iter()
+                .filter_map(|line| line.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+        let remarks = [None].into_iter().chain(rows.iter().map(Some)).chain([None]);
+        for (line, row) in lines.iter().zip(remarks) {
+            let mut text = format!("{:<1$}", line[0], widths[0]);
+            for (cell, width) in line.iter().zip(&widths).skip(1) {
+                write!(text, "  {cell:>width$}")?;
             }
-            write!(f, "{line}")?;
-            if row.mean.lost > 0 {
-                write!(f, "   {} jobs lost", row.mean.lost)?;
+            write!(f, "{}", text.trim_end())?;
+            if let Some(lost) = row.map(|row| row.mean.lost).filter(|lost| *lost > 0) {
+                write!(f, "   {lost} jobs lost")?;
             }
-            if row.mean.violations > 0 {
-                write!(f, "   {} INVARIANTS BROKEN", row.mean.violations)?;
+            if let Some(violations) = row.map(|row| row.mean.violations).filter(|count| *count > 0) {
+                write!(f, "   {violations} INVARIANTS BROKEN")?;
             }
             writeln!(f)?;
         }
-        match self.pooled.iter().find(|pooled| Some(pooled.load) == first.load) {
-            Some(pooled) => {
-                let slowdown = digits(pooled.mean_slowdown);
-                let cell = if seeds == 1 { slowdown } else { format!("{slowdown}{:7}", "") };
-                writeln!(f, "{:<14} {cell:>width$}", "ideal pooled")
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
+}
+
+fn line(name: &str, cells: impl IntoIterator<Item = String>) -> Vec<String> {
+    std::iter::once(name.to_owned()).chain(cells).collect()
+}
+
+/// The figures of a row, of several seeds with their spread.
+fn cells(row: &Row) -> Vec<String> {
+    let spreads = row.standard_deviation.named();
+    let pairs = row.mean.ratios.named().into_iter().zip(spreads);
+    let cell = |((_, value), (_, spread))| {
+        if row.seeds.len() == 1 { digits(value) } else { format!("{} ±{}", digits(value), digits(spread)) }
+    };
+    pairs.map(cell).collect()
 }
 
 /// As many as anybody reads.

@@ -157,7 +157,14 @@ impl<'a> World<'a> {
         }
         let mut told = self.left;
         while self.left > 0 {
-            let Some((at, event)) = self.agenda.take().filter(|(at, _)| *at <= end) else { break };
+            let Some((at, event)) = self.agenda.take() else {
+                let left = self.left;
+                self.violated(|| format!("{left} jobs will never end"));
+                break;
+            };
+            if at > end {
+                break;
+            }
             self.now = at;
             self.step(event)?;
             self.audit_if_due();
@@ -240,15 +247,17 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Whether all jobs have come, and each has CPUs of its own that are as fast as any: what happens from now on is
+    /// Whether all jobs have begun, and each has CPUs of its own that are as fast as any: what happens from now on is
     /// that they end, one by one, hours later perhaps.
     fn settles(&self) -> bool {
         let shapes = &self.setup.nodes;
+        let mut begun = 0;
         let has_room = |(node, number): (&Node, u32)| {
             let here = node.entries.iter().filter_map(|pid| self.job(*pid)).filter(|job| job.node == number);
             let mut threads = 0;
             let all_there = here.fold(true, |all_there, job| {
                 threads += job.arrival.threads;
+                begun += 1;
                 all_there && job.is_there()
             });
             all_there && node.inbound == 0 && threads <= node.host.shape().cpus
@@ -257,6 +266,8 @@ impl<'a> World<'a> {
             && self.setup.failures_per_node_hour == 0.0
             && shapes.iter().all(|shape| shape.speed.to_bits() == shapes[0].speed.to_bits())
             && self.nodes.iter().zip(0..).all(has_room)
+            // About one that has not, others are being asked.
+            && begun == self.left
     }
 
     fn arrive(&mut self) -> Result<(), WireError> {

@@ -53,6 +53,27 @@ fn numbers_that_make_no_sense_are_refused_by_name() {
 }
 
 #[test]
+fn a_trace_and_a_load_contradict_each_other_and_no_job_is_no_result() {
+    let output = om_sim(&["--trace", "jobs.csv", "--load", "0.5"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("'--trace <FILE>' cannot be used with '--load"), "{}", stderr(&output));
+    let output = om_sim(&["--nodes", "1", "--seconds", "0.001"]);
+    let expected =
+        "om-sim: no job comes within --seconds 0.001 at a load of 0.7 with seed 1; let it be longer\n";
+    assert_eq!((stderr(&output).as_str(), output.status.code()), (expected, Some(2)));
+}
+
+#[test]
+fn a_job_that_comes_as_the_last_one_ends_is_not_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("jobs.csv");
+    fs::write(&file, "0,0,1,1\n1,0,1,1\n").unwrap();
+    let output = om_sim(&["--trace", file.to_str().unwrap(), "--nodes", "2", "--policy", "cost", "--json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["policies"][0]["jobs"], 2);
+}
+
+#[test]
 fn the_example_runs_and_is_drawn() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/trace.csv");
     let dir = tempfile::tempdir().unwrap();
@@ -61,7 +82,7 @@ fn the_example_runs_and_is_drawn() {
     let output = om_sim(&[&arguments[..], &[picture.to_str().unwrap()]].concat());
     assert_eq!((stderr(&output).as_str(), output.status.code()), ("", Some(0)));
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.starts_with("4 nodes, workload ") && table.contains("80 jobs in 1 run\n"), "{table}");
+    assert!(table.starts_with("4 nodes, workload ") && table.contains("80 jobs\n"), "{table}");
     let svg = fs::read_to_string(&picture).unwrap();
     assert!(svg.matches("class=\"stay\"").count() >= 80 && svg.contains("class=\"move\""));
     let output = om_sim(&["--seconds", "1", "--plot", "no/such/directory.svg"]);

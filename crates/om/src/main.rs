@@ -71,7 +71,7 @@ fn explain_usage(error: &clap::Error) -> ExitCode {
 fn carry_out(cli: Cli) -> Result<ExitCode, Failure> {
     let root = || omfiles::find(cli.om_root.as_deref());
     match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(&OmRoot::discover(cli.om_root.as_deref()), args),
         Command::Ps(args) => ps::run(&root(), &args),
         Command::Nodes(args) => nodes::run(&args),
         Command::Top(args) => top::run(&OmRoot::discover(cli.om_root.as_deref()), &args),

@@ -25,6 +25,7 @@ use std::process::ExitCode;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use om_proto::control::{Audience, Keyboard, Reply, Request, Start, VERSION};
+use om_proto::omfs::OmRoot;
 
 use crate::cli::RunArgs;
 use crate::error::Failure;
@@ -40,9 +41,9 @@ use witness::Witness;
 const LOOK_EVERY_MS: u16 = 250;
 
 /// Starts a job and stays with it until it ends.
-pub fn run(args: RunArgs) -> Result<ExitCode, Failure> {
+pub fn run(root: &OmRoot, args: RunArgs) -> Result<ExitCode, Failure> {
     let print_time = args.time;
-    let mut deputy = Deputy::start(args)?;
+    let mut deputy = Deputy::start(root, args)?;
     let outcome = deputy.attend();
     // Before anything is printed, and before a signal may end this process.
     let was_raw = deputy.terminal.as_ref().is_some_and(Terminal::is_raw);
@@ -77,14 +78,14 @@ struct Deputy {
 }
 
 impl Deputy {
-    fn start(args: RunArgs) -> Result<Self, Failure> {
+    fn start(root: &OmRoot, args: RunArgs) -> Result<Self, Failure> {
         let failed = |what| move |source| Failure::Run { what, source };
         let cwd = env::current_dir().map_err(failed("tell the working directory"))?;
         let bounds = place::bounds(&args)?;
         let mut link = Link::open(&args.socket)?;
         let start = Start {
             version: VERSION,
-            begin_on: place::begin_on(&args, &bounds),
+            begin_on: place::begin_on(root, &args, &bounds),
             bounds,
             argv: args.command.into_iter().map(OsStringExt::into_vec).collect(),
             env: env::vars_os()

@@ -112,6 +112,8 @@ pub struct Weighing {
     pub cost_s: f64,
     /// What is gained.
     pub gain_s: f64,
+    /// Whether that is enough for the policy, if it tells.
+    pub is_enough: Option<bool>,
 }
 
 /// What `om` shows of a decision.

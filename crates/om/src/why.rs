@@ -63,7 +63,8 @@ fn explain(job: &JobSays, status: &Status) -> String {
         status.policy
     );
     if job.candidates.is_empty() {
-        return head + "no other node is known that it could go to\n";
+        let alone = "no other node is known that it could go to\n";
+        return if job.refusal.is_none() { head + alone } else { head };
     }
     let mut table = Columns::new(&HEADS);
     for candidate in &job.candidates {
@@ -79,6 +80,7 @@ fn row(candidate: &CandidateSays, can_move: bool) -> Vec<String> {
     let verdict = match (&candidate.refusal, weighing) {
         (Some(refusal), _) => harmless(refusal),
         (None, Some(weighing)) if weighing.gain_s <= 0.0 => "not worth it".to_owned(),
+        (None, Some(weighing)) if weighing.is_enough == Some(false) => "wins too little".to_owned(),
         (None, _) if !can_move => "the job does not move".to_owned(),
         (None, Some(_)) => "pays".to_owned(),
         (None, None) => "possible; the policy computes nothing".to_owned(),

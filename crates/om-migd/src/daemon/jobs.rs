@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
+use om_proto::cpu::Baseline;
 use om_proto::omfs::{Destination, JobStat, JobState, MoveRequest, OutOfBounds, Where};
 
+use super::config::Config;
 use super::node::{self, BLOCK, BRING, EXPEL, Node, STAY};
 use crate::cgroup::Cgroup;
 use crate::inspect;
@@ -31,6 +33,8 @@ pub struct Inner {
     pub guest_limit: u32,
     /// Seconds that the node may take to leave.
     pub stop_grace_s: u32,
+    /// What jobs that are started here use of CPUs if their users do not say.
+    pub cpu_baseline: Baseline,
     /// The jobs by name.
     pub jobs: BTreeMap<JobId, Job>,
 }
@@ -46,8 +50,10 @@ pub struct Job {
 impl Jobs {
     /// None yet.
     #[must_use]
-    pub fn new(node: Node, guest_limit: u32, stop_grace_s: u32) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { node, guest_limit, stop_grace_s, jobs: BTreeMap::new() })) }
+    pub fn new(node: Node, config: &Config) -> Self {
+        let Config { guest_limit, stop_grace_s, cpu_baseline, .. } = *config;
+        let inner = Inner { node, guest_limit, stop_grace_s, cpu_baseline, jobs: BTreeMap::new() };
+        Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
     /// Exclusive access, to be held shortly.

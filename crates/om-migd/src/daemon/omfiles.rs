@@ -33,10 +33,11 @@ const LONGEST_WRITE: usize = 128;
 const FILES: [&str; 7] = ["where", "stay", "lock", "nmigs", "home", "stat", "result"];
 const WRITABLE: [&str; 2] = ["where", "lock"];
 /// Beside the switches: that the node is about to leave; how many guests it takes at most; how many seconds it may take
-/// to leave.
-const MORE_ADMIN: [&str; 3] = ["drain", "guest_limit", "stop_grace"];
+/// to leave; what its jobs use of CPUs if their users do not say.
+const MORE_ADMIN: [&str; 4] = ["drain", "guest_limit", "stop_grace", "cpu_baseline"];
 const DRAIN: usize = 0;
 const GUEST_LIMIT: usize = 1;
+const STOP_GRACE: usize = 2;
 
 /// What an inode number stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +207,8 @@ impl OmFiles {
             Node::Switch(index) => Some(flag(self.jobs.lock().node.is_on(index))),
             Node::MoreAdmin(DRAIN) => Some(flag(self.jobs.lock().node.draining)),
             Node::MoreAdmin(GUEST_LIMIT) => Some(format!("{}\n", self.jobs.lock().guest_limit)),
-            Node::MoreAdmin(_) => Some(format!("{}\n", self.jobs.lock().stop_grace_s)),
+            Node::MoreAdmin(STOP_GRACE) => Some(format!("{}\n", self.jobs.lock().stop_grace_s)),
+            Node::MoreAdmin(_) => Some(format!("{}\n", self.jobs.lock().cpu_baseline)),
             Node::File(pid, file) => {
                 let job: Snapshot = self.jobs.lock().by_pid(pid)?.clone();
                 Some(match FILES[file] {

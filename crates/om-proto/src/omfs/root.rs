@@ -4,9 +4,11 @@ use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use super::error::{OmError, ParseError};
 use super::process::OmProcess;
+use crate::cpu::Baseline;
 use crate::ports;
 
 /// More than any om file holds; a command line is the longest thing in them.
@@ -151,7 +153,7 @@ impl OmRoot {
     /// # Errors
     /// If there is one and it cannot be read or holds no number.
     pub fn guest_limit(&self) -> Result<Option<u32>, OmError> {
-        self.number("guest_limit", "a number of guests")
+        self.value("guest_limit", "a number of guests")
     }
 
     /// Seconds that a node may take to leave, from `hpc/admin/stop_grace`; `None` if there is no such file.
@@ -159,20 +161,29 @@ impl OmRoot {
     /// # Errors
     /// If there is one and it cannot be read or holds no number.
     pub fn stop_grace_s(&self) -> Result<Option<u32>, OmError> {
-        self.number("stop_grace", "a number of seconds")
+        self.value("stop_grace", "a number of seconds")
     }
 
-    fn number(&self, name: &str, what: &'static str) -> Result<Option<u32>, OmError> {
+    /// What jobs that are started here use of CPUs if their users do not say, from `hpc/admin/cpu_baseline`; `None` if there
+    /// is no such file.
+    ///
+    /// # Errors
+    /// If there is one and it cannot be read or holds no level.
+    pub fn cpu_baseline(&self) -> Result<Option<Baseline>, OmError> {
+        self.value("cpu_baseline", "a level of x86-64, or native")
+    }
+
+    fn value<T: FromStr>(&self, name: &str, what: &'static str) -> Result<Option<T>, OmError> {
         let path = self.path.join("hpc/admin").join(name);
         let text = match read_text(&path) {
             Err(OmError::Gone { .. }) => return Ok(None),
             other => other?,
         };
-        let number = text
+        let value = text
             .trim()
             .parse()
             .map_err(|_| OmError::Unparseable { path, source: ParseError::new(what, &text) })?;
-        Ok(Some(number))
+        Ok(Some(value))
     }
 
     /// Whether a migration daemon serves this root now.

@@ -23,11 +23,6 @@ const INVITE_LOOKS: usize = 64;
 /// A node is invited once it has this many tasks more than CPUs.
 const OVERLOAD_TASKS: f64 = 0.5;
 
-/// How long a promise for a job that is about to start is kept at the most: until the om files show it. A start elsewhere
-/// takes 0.1 s to the end of a job that does nothing. A promise that outlives its job keeps others from a free CPU: with
-/// 0.5 s, total time by work is 1.29 instead of 1.11 on 64 simulated nodes at a load of 0.9.
-const START_PROMISE: Duration = Duration::from_millis(100);
-
 /// A job that is about to start has no memory yet.
 fn is_start(ask: &Ask) -> bool {
     ask.rss_bytes == 0
@@ -41,7 +36,8 @@ impl Core {
         }
         let tasks = from_milli(ask.runnable_milli);
         let verdict = self.consider(now, from, ask).and_then(|()| {
-            let kept = if is_start(ask) { START_PROMISE } else { self.promise_lasts(ask.rss_bytes) };
+            let kept =
+                if is_start(ask) { self.settings.start_promise } else { self.promise_lasts(ask.rss_bytes) };
             if self.promises.make(from, ask, tasks, now + kept) {
                 Ok(kept)
             } else {

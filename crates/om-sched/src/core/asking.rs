@@ -29,9 +29,13 @@ impl Core {
         if self.jobs.read_at().is_none() || self.free_slots() == 0 {
             return;
         }
+        let Ok(mut view) = self.view_here(now, None) else { return };
+        if view.jobs.is_empty() || !self.policy.has_hope(&view.here, &view.jobs, self.nodes.fastest()) {
+            return;
+        }
         let among = self.sample(now);
-        let Ok(view) = self.view(now, None, among.as_deref()) else { return };
-        if view.jobs.is_empty() || view.targets.is_empty() {
+        view.targets = self.targets(now, among.as_deref());
+        if view.targets.is_empty() {
             return;
         }
         let proposals = self.policy.decide(now, &view, &mut self.random);
@@ -110,8 +114,8 @@ impl Core {
     /// The node would take the job: is it still right to send it, on the figures that it gave?
     fn decide_again(&mut self, now: Time, question: Question) {
         let Proposal { pid, to, .. } = question.proposal;
-        let verdict = self.view(now, Some((pid, to)), None).map_err(|refusal| refusal.to_string()).and_then(
-            |mut view| {
+        let verdict =
+            self.view_pair(now, pid, to).map_err(|refusal| refusal.to_string()).and_then(|mut view| {
                 if question.is_order {
                     // Where it can be nowhere else, a job comes home even if it is not wanted there.
                     let homeward = view.jobs.iter_mut().filter(|job| job.home == to);
@@ -122,8 +126,7 @@ impl Core {
                     return Ok(question.proposal.clone());
                 }
                 self.policy.confirm(now, &view, &question.proposal)
-            },
-        );
+            });
         match verdict {
             Ok(proposal) if (proposal.pid, proposal.to) == (pid, to) => {
                 self.history.reweigh(question.decision, &proposal.reason, proposal.weighing);

@@ -11,6 +11,7 @@ use super::viewing::target_view;
 use crate::Time;
 use crate::figures::Figures;
 use crate::guard;
+use crate::job::{LocalJob, Place};
 use crate::view::{Job, View, Weighing};
 
 /// So many nodes are told for a job: those where it would win most.
@@ -90,10 +91,11 @@ impl Core {
             .collect()
     }
 
-    /// All jobs of this node, by entry, with what the policy would say now.
+    /// All jobs of this node, by entry, with what the policy would say now. About those that are not here, or are being asked
+    /// for, it says nothing.
     #[must_use]
     pub fn explain_jobs(&self, now: Time) -> Vec<JobSays> {
-        let view = self.view(now, None, None).ok();
+        let mut view = self.view_here(now, None).ok();
         let price = self.price.line();
         let mut jobs: Vec<JobSays> = self
             .jobs
@@ -106,8 +108,9 @@ impl Core {
                     tasks: shown.tasks,
                     refusal: self.check_job(now, job, false).err().map(|refusal| refusal.to_string()),
                     candidates: view
-                        .as_ref()
-                        .map(|view| self.candidates(now, view, &shown))
+                        .as_mut()
+                        .filter(|_| job.place == Place::Here && !self.is_under_way(job.pid))
+                        .map(|view| self.candidates(now, view, job, &shown))
                         .unwrap_or_default(),
                 }
             })
@@ -116,8 +119,11 @@ impl Core {
         jobs
     }
 
-    fn candidates(&self, now: Time, view: &View, job: &Job) -> Vec<CandidateSays> {
+    fn candidates(&self, now: Time, view: &mut View, listed: &LocalJob, job: &Job) -> Vec<CandidateSays> {
         let Ok(own) = self.own(now) else { return Vec::new() };
+        let Some(figures) = self.figures_with(&own.node, listed) else { return Vec::new() };
+        view.here.figures = figures;
+        let view = &*view;
         let mut candidates: Vec<CandidateSays> = self
             .nodes
             .iter()

@@ -124,11 +124,11 @@ impl Core {
         if self.free_slots() == 0 {
             return false;
         }
-        let Ok(view) = self.view(now, None, None) else { return false };
+        let Ok(view) = self.view_here(now, None) else { return false };
         let Some(job) = view.jobs.iter().find(|job| job.pid == pid) else { return false };
         let burden = |it: &&crate::view::Target| it.figures.burden(job.tasks);
-        let target = view
-            .targets
+        let targets = self.targets(now, None);
+        let target = targets
             .iter()
             .filter(|target| !self.questions.asks(target.address) && view.allows(job, target).is_ok())
             .min_by(|one, other| burden(one).total_cmp(&burden(other)));

@@ -185,7 +185,7 @@ impl Core {
 
     /// Nobody, if the job does well here.
     fn nodes_to_ask(&mut self, now: Time, start: &Start) -> Vec<IpAddr> {
-        let among = self.settings.start_among;
+        let among = self.settings.asked_in_round(start.rounds);
         let keeps_own = self.jobs.admin().stay || self.jobs.admin().bring;
         if among == 0
             || self.settings.dry_run

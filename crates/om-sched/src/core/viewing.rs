@@ -18,17 +18,12 @@ use crate::view::{Here, Job, Target, View};
 const SPOKE: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// What the policy gets to see; with `only`, that one job and that one node as if nothing were under way
-    /// between them; with `among`, only those nodes.
-    pub(super) fn view(
-        &self,
-        now: Time,
-        only: Option<(u32, IpAddr)>,
-        among: Option<&[IpAddr]>,
-    ) -> Result<View, Refusal> {
+    /// What the policy gets to see of this node and its jobs, and no other node yet; with `only`, of that one job, as if
+    /// nothing were under way for it.
+    pub(super) fn view_here(&self, now: Time, only: Option<u32>) -> Result<View, Refusal> {
         let own = self.own(now)?;
-        let wanted = |pid: u32| only.is_none_or(|(job, _)| job == pid);
-        let leaves = |pid: u32| self.is_under_way(pid) && only.is_none_or(|(job, _)| job != pid);
+        let wanted = |pid: u32| only.is_none_or(|job| job == pid);
+        let leaves = |pid: u32| self.is_under_way(pid) && only != Some(pid);
         // Who is promised a place may not come after all; nobody is sent away for that.
         let figures = self.present_figures(&own.node, leaves).ok_or(Refusal::HereUnknown)?;
         let here = Here {
@@ -46,23 +41,32 @@ impl Core {
             .filter(|job| wanted(job.pid) && self.check_job(now, job, only.is_some()).is_ok())
             .map(|job| self.job_view(now, job, price))
             .collect();
-        if jobs.is_empty() {
-            // With nothing to move no node is worth a look.
-            return Ok(View { here, jobs, targets: Vec::new(), free_slots: self.free_slots() });
-        }
-        let fit = |node: &Node<'_>| {
-            let is_free = only.is_some() || self.is_free(now, node.address).is_ok();
-            is_free && guard::check_node(now, &own, node).is_ok()
-        };
-        let one = only.map(|(_, address)| [address]);
-        let targets = match one.as_ref().map(|one| &one[..]).or(among) {
+        Ok(View { here, jobs, targets: Vec::new(), free_slots: self.free_slots() })
+    }
+
+    /// That one job and that one node, as if nothing were under way between them.
+    pub(super) fn view_pair(&self, now: Time, pid: u32, to: IpAddr) -> Result<View, Refusal> {
+        let mut view = self.view_here(now, Some(pid))?;
+        view.targets = self.targets_of(now, self.nodes.get(to).into_iter());
+        Ok(view)
+    }
+
+    /// The nodes that may take a job, of `among` or else of all.
+    pub(super) fn targets(&self, now: Time, among: Option<&[IpAddr]>) -> Vec<Target> {
+        let is_free = |node: &Node<'_>| self.is_free(now, node.address).is_ok();
+        match among {
             Some(among) => {
                 let nodes = among.iter().filter_map(|address| self.nodes.get(*address));
-                nodes.filter(fit).filter_map(|node| target_view(now, &node)).collect()
+                self.targets_of(now, nodes.filter(is_free))
             }
-            None => self.nodes.iter().filter(fit).filter_map(|node| target_view(now, &node)).collect(),
-        };
-        Ok(View { here, jobs, targets, free_slots: self.free_slots() })
+            None => self.targets_of(now, self.nodes.iter().filter(is_free)),
+        }
+    }
+
+    fn targets_of<'a>(&self, now: Time, nodes: impl Iterator<Item = Node<'a>>) -> Vec<Target> {
+        let Ok(own) = self.own(now) else { return Vec::new() };
+        let fit = nodes.filter(|node| guard::check_node(now, &own, node).is_ok());
+        fit.filter_map(|node| target_view(now, &node)).collect()
     }
 
     /// The nodes that the policy gets to see in a cluster that is too large to be looked at as a whole: some at
@@ -163,7 +167,16 @@ impl Core {
         Some(Figures { movable, background: self.jobs.background(), cpus, speed })
     }
 
-    /// The same with what is promised; without the promise `except`.
+    /// The same with `job` among those that could move, whatever keeps it: what moving it would win.
+    pub(super) fn figures_with(&self, own: &Node<'_>, job: &LocalJob) -> Option<Figures> {
+        let others = self.present_figures(own, |pid| pid == job.pid || self.is_under_way(pid))?;
+        let tasks = self.jobs.tasks(job.pid);
+        let pinned = if job.can_move() { 0.0 } else { tasks };
+        let background = (others.background - pinned).max(0.0);
+        Some(Figures { movable: others.movable + tasks, background, ..others })
+    }
+
+    /// L, b, c and s of this node with what is promised; without the promise `except`.
     pub(super) fn own_figures(
         &self,
         own: &Node<'_>,

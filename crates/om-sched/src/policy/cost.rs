@@ -25,7 +25,7 @@ use super::{Policy, Proposal};
 use crate::Time;
 use crate::figures::Figures;
 use crate::random::Random;
-use crate::view::{Job, Target, View, Weighing};
+use crate::view::{Here, Job, Target, View, Weighing};
 
 /// A job with fewer runnable tasks than this sleeps: moving it for the CPU's sake wins nothing.
 const ASLEEP_TASKS: f64 = 0.1;
@@ -115,14 +115,11 @@ impl Cost {
         let delta_j = here.relief(tasks) - there.burden(tasks);
         let remaining_s = job.cpu_s * here.speed / tasks.max(ASLEEP_TASKS);
         let cost_s = job.move_cost_s;
-        Weighing { tasks, delta_j, remaining_s, cost_s, gain_s: remaining_s * delta_j - cost_s, here, there }
-    }
-
-    /// Whether a gain is one: worth the trouble, and more than noise.
-    fn is_worth_it(&self, weighing: &Weighing) -> bool {
-        let own_time = weighing.tasks * weighing.here.slowdown(weighing.here.load());
-        weighing.gain_s > self.settings.min_return * weighing.cost_s
-            && weighing.delta_j >= self.settings.min_benefit * own_time
+        let gain_s = remaining_s * delta_j - cost_s;
+        let own_time = tasks * here.slowdown(here.load());
+        let is_enough =
+            gain_s > self.settings.min_return * cost_s && delta_j >= self.settings.min_benefit * own_time;
+        Weighing { tasks, delta_j, remaining_s, cost_s, gain_s, is_enough, here, there }
     }
 
     fn balance(&self, view: &View, targets: &[Target]) -> Vec<Proposal> {
@@ -141,7 +138,7 @@ impl Cost {
                     let weighing = self.weigh_pair(here, job, target.figures);
                     let score = weighing.gain_s / weighing.cost_s;
                     if best.as_ref().is_some_and(|best| score <= best.0)
-                        || !self.is_worth_it(&weighing)
+                        || !weighing.is_enough
                         || view.allows(job, target).is_err()
                     {
                         continue;
@@ -193,6 +190,13 @@ impl Policy for Cost {
         if nodes > self.settings.all_nodes_up_to { self.settings.sample } else { nodes }
     }
 
+    fn has_hope(&self, here: &Here, jobs: &[Job], fastest: f64) -> bool {
+        let best = Figures { movable: 0.0, background: 0.0, cpus: f64::INFINITY, speed: fastest };
+        let hopes =
+            |job: &Job| job.tasks >= ASLEEP_TASKS && self.weigh_pair(here.figures, job, best).is_enough;
+        here.memory_short_bytes > 0 || jobs.iter().any(hopes)
+    }
+
     fn decide(&mut self, _now: Time, view: &View, random: &mut Random) -> Vec<Proposal> {
         let targets = self.candidates(view, random);
         if view.here.memory_short_bytes > 0
@@ -215,7 +219,7 @@ impl Policy for Cost {
         if view.here.memory_short_bytes > 0 {
             return Ok(Proposal { weighing: Some(weighing), ..proposal.clone() });
         }
-        if self.is_worth_it(&weighing) {
+        if weighing.is_enough {
             return Ok(propose(job, target, weighing));
         }
         Err(format!(
@@ -356,6 +360,38 @@ mod tests {
         let chosen = Cost::default().candidates(&view(vec![], targets.clone()), &mut random);
         assert_eq!(chosen.len(), 16);
         assert!(chosen.iter().any(|target| target.fresh));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_proposed_there_was_hope_of(
+            jobs in proptest::collection::vec((0.01..20.0f64, 0.05..4.0f64, 0.01..3.0f64), 1..5),
+            targets in proptest::collection::vec((0.0..5.0f64, 0.3..3.0f64, 0.5..8.0f64), 1..5),
+            (background, speed, short) in (0.0..3.0f64, 0.3..3.0f64, 0..2u64),
+        ) {
+            let jobs: Vec<Job> = jobs.into_iter().zip(1..).map(|((cpu_s, tasks, move_cost_s), pid)| {
+                Job { tasks, move_cost_s, ..job(pid, cpu_s) }
+            }).collect();
+            let fastest = targets.iter().map(|(_, speed, _)| *speed).fold(speed, f64::max);
+            let targets: Vec<Target> = targets.into_iter().zip(2..).map(|((movable, speed, cpus), last)| {
+                Target { figures: Figures { movable, background: 0.0, cpus, speed }, ..target(last, 0.0) }
+            }).collect();
+            let mut view = view(jobs, targets);
+            view.here.figures = Figures { background, speed, ..view.here.figures };
+            view.here.memory_short_bytes = short;
+            if !decide(&view).is_empty() {
+                proptest::prop_assert!(Cost::default().has_hope(&view.here, &view.jobs, fastest));
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_alone_on_the_fastest_node_has_no_hope_and_two_have() {
+        let hope = |count: u32| {
+            let view = view((1..=count).map(|pid| job(pid, 100.0)).collect(), vec![]);
+            Cost::default().has_hope(&view.here, &view.jobs, 1.0)
+        };
+        assert_eq!((hope(1), hope(2)), (false, true));
     }
 
     #[test]

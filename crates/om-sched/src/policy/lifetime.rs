@@ -50,8 +50,10 @@ impl Policy for Lifetime {
 }
 
 fn is_worth_it(view: &View, job: &Job, target: &Target) -> bool {
-    let difference = load(&view.here.figures) - load(&target.figures);
-    difference >= 1.5 && job.cpu_s > job.move_cost_s / (difference - 1.0).max(1.0)
+    // The rule is one for processes; a job of several tasks brings them all along.
+    let own = job.tasks.max(1.0);
+    let difference = load(&view.here.figures) - load(&target.figures) - own;
+    difference >= 0.5 && job.cpu_s > job.move_cost_s / difference.max(1.0)
 }
 
 fn load(figures: &Figures) -> f64 {
@@ -69,6 +71,15 @@ mod tests {
         assert_eq!(Lifetime.decide(Time::ZERO, &young, &mut Random::from_seed(1)), vec![]);
         let old = view(vec![job(1, 0.3), job(2, 0.5)], vec![target(2, 0.0)]);
         assert_eq!(Lifetime.decide(Time::ZERO, &old, &mut Random::from_seed(1))[0].pid, 2);
+    }
+
+    #[test]
+    fn tasks_that_would_only_change_places_are_no_reason() {
+        let four = Job { tasks: 4.0, ..job(1, 9.0) };
+        let alone = view(vec![four.clone()], vec![target(2, 0.0)]);
+        assert_eq!(Lifetime.decide(Time::ZERO, &alone, &mut Random::from_seed(1)), vec![]);
+        let crowded = view(vec![four, Job { tasks: 2.0, ..job(2, 0.1) }], vec![target(2, 0.0)]);
+        assert_eq!(Lifetime.decide(Time::ZERO, &crowded, &mut Random::from_seed(1))[0].pid, 1);
     }
 
     #[test]

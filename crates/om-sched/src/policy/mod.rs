@@ -28,7 +28,7 @@ use crate::Time;
 use crate::figures::Figures;
 use crate::random::Random;
 use crate::start::NewJob;
-use crate::view::{Job, Target, View, Weighing};
+use crate::view::{Here, Job, Target, View, Weighing};
 
 /// A move that a policy would make.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,6 +77,12 @@ pub trait Policy {
     /// the homes of guests come on top. The default wants all.
     fn wants(&self, nodes: usize) -> usize {
         nodes
+    }
+
+    /// Whether any node at all could be worth a move of one of `jobs`, if none is faster than `fastest`. A round without
+    /// hope is over before the nodes are looked at, which is most of its work. The default always hopes.
+    fn has_hope(&self, _here: &Here, _jobs: &[Job], _fastest: f64) -> bool {
+        true
     }
 
     /// Proposes moves, the best first. More than `view.free_slots` of them are of no use, nor are two for one job

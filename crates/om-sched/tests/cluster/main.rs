@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "../shared/heard.rs"]
+mod heard;
 mod sim;
 #[path = "../shared/told.rs"]
 mod told;

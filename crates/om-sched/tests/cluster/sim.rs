@@ -18,7 +18,8 @@ use om_sched::policy::{Cost, Policy};
 use om_sched::random::Random;
 use om_sched::settings::Settings;
 
-use crate::told::{Told, local_job};
+use crate::heard::local_job;
+use crate::told::Told;
 
 const STEP: Duration = Duration::from_millis(10);
 const LATENCY: Duration = Duration::from_millis(2);

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
+#[path = "../shared/heard.rs"]
+mod heard;
 mod orders;
 mod rig;
 mod starts;
@@ -269,6 +271,22 @@ fn a_job_whose_move_failed_rests_and_others_take_its_turn() {
 }
 
 #[test]
+fn a_job_that_ended_before_its_move_is_no_failure_of_the_node() {
+    let mut core = moving();
+    core.handle(at(60), Input::MoveEnded { pid: 7, end: MoveEnd::JobEnded });
+    assert_eq!(core.history().iter().next().unwrap().outcome, Outcome::Ended);
+    let asks = |(to, offer)| match offer {
+        Offer::Ask(ask) => Some((to, ask.runnable_milli)),
+        _ => None,
+    };
+    // Its place is given back, and the next of the two that are left may have it at once.
+    let sent: Vec<(IpAddr, u32)> = sent(&mut core).into_iter().filter_map(asks).collect();
+    assert_eq!(sent, vec![(node(2), 0), (node(2), 1000)]);
+    let next = core.history().iter().last().unwrap().clone();
+    assert_eq!((next.outcome, next.pid), (Outcome::Asked, 8));
+}
+
+#[test]
 fn an_unsigned_report_does_not_talk_over_a_signed_one() {
     let mut core = core();
     told(2, 9).tell(&mut core, at(0));
@@ -396,8 +414,33 @@ fn a_dry_run_asks_promises_and_moves_nothing_and_tells_each_decision_once() {
 }
 
 #[test]
-fn why_names_gains_and_refusals() {
+fn of_a_job_that_is_away_another_scheduler_knows_why() {
     let mut core = core();
+    told(2, 0).tell(&mut core, at(0));
+    told(3, 0).tell(&mut core, at(0));
+    let away = LocalJob { place: Place::Away(node(2)), ..job(7) };
+    core.handle(at(10), jobs(vec![away, job(8)]));
+    let away = core.explain_jobs(at(10)).remove(0);
+    assert_eq!(away.refusal.as_deref(), Some("it runs on 10.77.0.2, and om-sched there decides about it"));
+    assert_eq!(away.candidates, vec![]);
+}
+
+#[test]
+fn why_tells_what_a_move_would_win_whatever_keeps_the_job() {
+    let mut core = core_with(Settings { has_key: true, dry_run: true, ..Settings::default() });
+    told(1, 0).tell(&mut core, at(0));
+    told(2, 0).tell(&mut core, at(0));
+    core.handle(at(10), jobs(vec![job(8), LocalJob { locked: true, ..job(9) }]));
+    let jobs = core.explain_jobs(at(10));
+    let [free, locked] = [0, 1].map(|index| jobs[index].candidates[0].weighing.unwrap());
+    assert_eq!((free.here.movable, free.here.background, free.delta_j), (1.0, 1.0, 1.0));
+    assert_eq!((locked.here.movable, locked.here.background, locked.delta_j), (2.0, 0.0, 2.0));
+}
+
+#[test]
+fn why_names_gains_and_refusals() {
+    let mut core = core_with(Settings { has_key: true, dry_run: true, ..Settings::default() });
+    told(1, 0).tell(&mut core, at(0));
     told(2, 0).tell(&mut core, at(0));
     Told { migration: None, ..told(3, 0) }.tell(&mut core, at(0));
     let locked = LocalJob { locked: true, ..job(9) };

@@ -13,8 +13,8 @@ use om_sched::random::Random;
 use om_sched::settings::Settings;
 use om_sched::view::View;
 
+use crate::heard::local_job;
 pub(crate) use crate::told::Told;
-use crate::told::local_job;
 
 pub(crate) fn node(last: u8) -> IpAddr {
     IpAddr::from([10, 77, 0, last])

@@ -84,7 +84,8 @@ fn range(values: &[f64]) -> (f64, f64) {
     let least = values.iter().copied().fold(1.0, f64::min);
     let most = values.iter().copied().fold(1.2, f64::max);
     let below = MARKS.iter().copied().rfind(|mark| *mark <= least).unwrap_or(MARKS[0]);
-    let above = MARKS.iter().copied().find(|mark| *mark >= most).unwrap_or(most);
+    // A label stands above its bar.
+    let above = MARKS.iter().copied().find(|mark| *mark >= 1.05 * most).unwrap_or(most);
     (below, above)
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use om_proto::omfs::Bounds;
+use om_proto::omfs::{Bounds, OmRoot};
 use serde_json::{Value, json};
 
 use crate::cli::RunArgs;
@@ -48,12 +48,12 @@ pub fn bounds(args: &RunArgs) -> Result<Bounds, Failure> {
 
 /// The node on which the job is to begin; `None`: this one.
 #[must_use]
-pub fn begin_on(args: &RunArgs, bounds: &Bounds) -> Option<IpAddr> {
+pub fn begin_on(root: &OmRoot, args: &RunArgs, bounds: &Bounds) -> Option<IpAddr> {
     let is_named = !bounds.on.is_empty();
     if args.here || bounds.stay || (args.lock && !is_named) {
         return None;
     }
-    match ask(args, bounds) {
+    match ask(root, args, bounds) {
         Ok(node) => node,
         // Nobody knows better than the user.
         Err(_) => bounds.on.iter().copied().find(|node| !bounds.not_on.contains(node)),
@@ -66,19 +66,21 @@ fn told_command(args: &RunArgs) -> String {
     words.join(" ").chars().take(LONGEST_COMMAND).collect()
 }
 
-fn ask(args: &RunArgs, bounds: &Bounds) -> io::Result<Option<IpAddr>> {
+fn ask(root: &OmRoot, args: &RunArgs, bounds: &Bounds) -> io::Result<Option<IpAddr>> {
     let deadline = Instant::now() + PATIENCE;
     // A scheduler that hangs must not hang its askers: connecting waits as well.
     let descriptor = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None)?;
     connect(descriptor.as_raw_fd(), &UnixAddr::new(&args.start_socket)?)?;
     let mut stream = UnixStream::from(descriptor);
     stream.set_nonblocking(false)?;
+    // Where files do not say it, on a kernel that has om files of its own, nobody has configured it either.
+    let configured = || root.cpu_baseline().ok().flatten().unwrap_or_default();
     let question = json!({
         "command": told_command(args),
         "on": bounds.on,
         "not_on": bounds.not_on,
         "stay": bounds.stay,
-        "cpu": args.cpu.unwrap_or_default(),
+        "cpu": args.cpu.unwrap_or_else(configured),
     });
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{question}\n").as_bytes())?;

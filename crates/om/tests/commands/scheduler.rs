@@ -10,7 +10,7 @@ use crate::place::Place;
 
 fn document() -> Value {
     let weighing = |gain: f64| {
-        json!({ "tasks": 1.0, "delta_j": 1.0, "remaining_s": 20.0, "cost_s": 0.25, "gain_s": gain,
+        json!({ "tasks": 1.0, "delta_j": 1.0, "remaining_s": 20.0, "cost_s": 0.25, "gain_s": gain, "is_enough": gain > 1.0,
                 "here": { "cpus": 1.0 }, "there": { "cpus": 1.0 } })
     };
     let decision = |id: u32, pid: u32| json!({ "id": id, "pid": pid, "to": "10.77.0.2", "decided_ms_ago": 12_000, "text": format!("decision {id}") });
@@ -18,6 +18,7 @@ fn document() -> Value {
         "version": 1, "policy": "cost", "dry_run": false, "problem": null,
         "jobs": [{ "pid": 42, "command": "sort big", "tasks": 1.0, "refusal": null, "candidates": [
             { "address": "10.77.0.2", "weighing": weighing(19.75), "refusal": null },
+            { "address": "10.77.0.5", "weighing": weighing(0.5), "refusal": null },
             { "address": "10.77.0.3", "weighing": weighing(-0.5), "refusal": null },
             { "address": "10.77.0.4", "weighing": null, "refusal": "takes no guests" },
         ]}],
@@ -49,6 +50,7 @@ fn why_a_job_is_where_it_is() {
 42 (sort big): 1.0 runnable tasks, policy cost; it could move
 NODE          GAIN  STILL NEEDS  SLOWDOWN SAVED  MOVE COSTS  VERDICT
 10.77.0.2  19.75 s      20.00 s            1.00      0.25 s  pays
+10.77.0.5   0.50 s      20.00 s            1.00      0.25 s  wins too little
 10.77.0.3  -0.50 s      20.00 s            1.00      0.25 s  not worth it
 10.77.0.4        -            -               -           -  takes no guests
 12s ago: decision 1

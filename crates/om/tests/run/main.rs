@@ -5,9 +5,10 @@
 mod keeper;
 mod keyboard;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
@@ -46,6 +47,31 @@ fn the_job_gets_what_the_caller_has() {
     let (status, output, error) = om.end();
     assert_eq!(status.code(), Some(0));
     assert_eq!((output.as_str(), error.as_str()), ("from the job", "its complaint"));
+}
+
+#[test]
+fn om_sched_is_told_what_the_job_may_use_of_cpus_as_om_migd_is_configured() {
+    let keeper = Keeper::new();
+    let socket = keeper.dir().join("start.sock");
+    let scheduler = UnixListener::bind(&socket).unwrap();
+    scheduler.set_nonblocking(true).unwrap();
+    let told = |options: &[&str]| {
+        let arguments = [&["--start-socket", socket.to_str().unwrap()], options, &["true"]].concat();
+        let mut om = Running::spawn(keeper.om_run(&arguments).env("OM_ROOT", keeper.dir()));
+        // It has asked by then, and has gone on without an answer.
+        keeper.start(false).end(Ending::Code(0));
+        om.end();
+        let mut question = String::new();
+        scheduler.accept().unwrap().0.read_to_string(&mut question).unwrap();
+        let question: serde_json::Value = serde_json::from_str(&question).unwrap();
+        question["cpu"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(told(&[]), "native");
+    let admin = keeper.dir().join("hpc/admin");
+    fs::create_dir_all(&admin).unwrap();
+    fs::write(admin.join("cpu_baseline"), "x86-64-v2\n").unwrap();
+    assert_eq!(told(&[]), "x86-64-v2");
+    assert_eq!(told(&["--cpu", "x86-64-v3"]), "x86-64-v3");
 }
 
 #[test]
