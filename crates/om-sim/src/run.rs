@@ -266,7 +266,7 @@ fn setup(run: &Run) -> Result<Setup, RunError> {
     // What a move costs is known from moves long ago.
     setup.settings.move_cost = Duration::from_secs_f64((run.move_ms / 1000.0).max(0.001));
     setup.settings.move_bytes_per_s = run.link_mb * 1e6;
-    // So is what a start takes.
+    // So is what a start takes; a place is kept for twice as long.
     setup.settings.start_promise = Duration::from_secs_f64((2.0 * run.start_ms / 1000.0).max(0.001));
     if let Some(path) = &run.config {
         let config = Config::load(Some(path))?;

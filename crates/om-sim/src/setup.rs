@@ -56,7 +56,9 @@ impl Setup {
                 allow_without_key: true,
                 // Nobody reads the history of a simulated node.
                 history: 32,
+                // What moves and starts take is known from long ago.
                 move_cost: Duration::from_millis(200),
+                start_promise: Duration::from_millis(20),
                 ..Settings::default()
             },
             read_every: 1_000_000_000,
