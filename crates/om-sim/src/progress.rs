@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-const WIDTH: usize = 30;
+const WIDTH: usize = 20;
+/// A line that is longer than the terminal is wide would not be taken away again.
+const LINE: usize = 79;
 /// Not drawn more often than this.
 const EVERY: Duration = Duration::from_millis(100);
 
@@ -60,7 +62,9 @@ fn bar(done: f64, elapsed: Duration, name: &str) -> String {
     let left_s = elapsed.as_secs_f64() * (1.0 - done) / done.max(1e-9);
     // The first guess would be a wild one.
     let left = if done > 0.01 { format!(", {left_s:.0} s left") } else { String::new() };
-    format!("[{}{}] {:3.0} %  {name}{left}", "#".repeat(full), " ".repeat(WIDTH - full), done * 100.0)
+    let line =
+        format!("[{}{}] {:3.0} %  {name}{left}", "#".repeat(full), " ".repeat(WIDTH - full), done * 100.0);
+    line.chars().take(LINE).collect()
 }
 
 #[cfg(test)]
@@ -70,7 +74,8 @@ mod tests {
     #[test]
     fn the_bar_tells_how_much_is_done_and_left() {
         let half = bar(0.5, Duration::from_secs(20), "cost at load 0.7, seed 3");
-        assert_eq!(half, "[###############               ]  50 %  cost at load 0.7, seed 3, 20 s left");
-        assert!(bar(0.0, Duration::ZERO, "none").starts_with("[                              ]   0 %  none"));
+        assert_eq!(half, "[##########          ]  50 %  cost at load 0.7, seed 3, 20 s left");
+        assert_eq!(bar(0.5, Duration::MAX, &"long ".repeat(20)).len(), 79);
+        assert!(bar(0.0, Duration::ZERO, "none").starts_with("[                    ]   0 %  none"));
     }
 }

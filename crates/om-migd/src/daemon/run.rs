@@ -129,7 +129,7 @@ pub fn run(config: &Config) -> io::Result<()> {
     }
     let listeners = listen::listeners(config.port)?;
     let control = control_socket(&config.run_dir.join("migd.sock"))?;
-    let jobs = Jobs::new(node, &config);
+    let jobs = Jobs::new(node, config);
     let session = omfiles::mount(jobs.clone(), access, &config.om_root).map_err(|error| {
         io::Error::new(
             error.kind(),
