@@ -12,9 +12,12 @@ use om_sched::policy::Registry;
 use om_sched::random::Random;
 use om_sched::settings::Settings;
 
+#[path = "../tests/shared/heard.rs"]
+mod heard;
 #[path = "../tests/shared/told.rs"]
 mod told;
-use told::{Told, local_job};
+use heard::local_job;
+use told::Told;
 
 const NODES: u32 = 1000;
 const JOBS: u32 = 200;
