@@ -21,6 +21,7 @@ main() {
     try "guests have a limit of memory, and the job that exceeds it goes on at home" guests_memory
     try "guests have a limit of processes, and the node goes on" guests_tasks
     try "guests get little of the CPUs that the node's own work wants" guests_weight
+    try "a guest has no priority above the node's own work, whatever it has at home" rank
     try "a user id that is another person's does not come" uid_map
     try "a group of the system's is left at home, and home's files do not need it here" groups
     try "a guest reaches nothing of its node" hostile_guest
@@ -322,6 +323,28 @@ finally:
     as_user h1 kill "$pid"
     until_ok on h1 test -e "$dir/status"
     together_again
+}
+
+rank() {
+    local nice
+    nice=$(on h1 nice -n -15 nice 2>/dev/null)
+    ((nice < 0)) || skip "nobody here may have a nice value below 0"
+    start_in_shell true
+    on -d h1 nice -n -15 setpriv --reuid "$OM_USER" --regid "$OM_USER" --clear-groups env "PATH=$OM_BIN:/usr/bin:/bin" \
+        sh -c 'cd "$1" && exec om run python3 -c "
+import os, time
+for name in (\"home\", \"away\"):
+    while not os.path.exists(name): time.sleep(0.02)
+    print(name, os.nice(0), flush=True)
+" >out' sh "$dir" >/dev/null
+    until_ok on h1 sh -c "ls $ROOT/[1-9]*/om/where"
+    pid=$(on h1 sh -c "cd $ROOT && echo [1-9]*")
+    as_user h1 touch "$dir/home"
+    has_printed "home $nice"
+    move_to "$SECOND"
+    as_user h1 touch "$dir/away"
+    has_printed "away 0"
+    until_ok on h1 sh -c "! test -e $ROOT/$pid"
 }
 
 # Groups of the system's that the ordinary user has nowhere, and one of people's own.
