@@ -2,27 +2,23 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::net::IpAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use om_proto::cpu::Cpu;
-use om_proto::frame;
 use om_proto::omfs::MoveResult;
 
 use super::customs;
 use super::event::Event;
-use super::files::Connector;
 use super::guest::Guest;
 use super::home::Candidate;
 use super::images::Terms;
 use super::memory::{self, Fetching};
-use super::residence::{Ends, HomeFiles, Residence};
+use super::offer::{self, Place, Preparation};
+use super::residence::{Ends, Residence};
 use super::run::{Keeper, Side};
-use super::threads::{self, HomeLine};
-use super::{newborn as births, step, timers, transfer};
+use super::threads;
+use super::{step, timers, transfer};
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
 use crate::criu::{self, Restoring};
@@ -30,19 +26,13 @@ use crate::handover::arbiter;
 use crate::handover::source::Source;
 use crate::handover::target::{Action, Input, State, Target};
 use crate::inspect;
-use crate::nest::{Credentials, Nest, Request};
-use crate::net::identity::Identity;
+use crate::nest::{Credentials, Nest};
 use crate::net::link;
-use crate::net::message::{Luggage, MAX_FRAME, Newborn, Offer, OfferAnswer, ToHome, Way};
-use crate::net::preamble::{JobId, Preamble, Purpose};
+use crate::net::message::{Luggage, Offer, OfferAnswer, ToHome, Way};
 use crate::net::tls::Stream;
-use crate::snapshot::Birth;
+use crate::stdio::INPUTS;
 use crate::stdio::away_input::AwayInput;
 use crate::stdio::away_output::AwayOutput;
-use crate::stdio::{INPUTS, StreamKind};
-
-/// Memory that must be left over beside what a restore takes, bytes.
-const SPARE_BYTES: u64 = 64 << 20;
 
 /// What a keeper holds back before it takes a job, bytes: for its own work when it lets the job run.
 const RESERVE_BYTES: usize = 4 << 20;
@@ -80,82 +70,6 @@ pub struct Restored {
     newborn: bool,
 }
 
-/// Everything that is needed before the source freezes.
-pub struct Preparation {
-    place: Place,
-    stream: Stream,
-    /// Who it is here.
-    owner: Credentials,
-    way: Way,
-    files: Option<Arc<om_homefs::client::Session>>,
-}
-
-/// What is made for a job that is offered.
-enum Place {
-    /// A nest, for a job that is going to be restored.
-    Nest(Nest),
-    /// The whole of a job that has not begun.
-    Newborn(Box<(Residence, Ends)>, Box<Newborn>),
-}
-
-/// Takes a move connection and reads what is offered, and that it comes from the node that it says.
-pub fn read_offer(identity: &Identity, job: JobId, socket: TcpStream) -> io::Result<(Offer, Stream)> {
-    let mut stream = identity.accept(socket, &Preamble { purpose: Purpose::Move, job })?;
-    let offer: Offer = frame::read(&mut stream, MAX_FRAME)?;
-    if !stream.peer()?.is(offer.from) {
-        return Err(io::Error::other(format!("an offer in the name of {} is another node's", offer.from)));
-    }
-    Ok((offer, stream))
-}
-
-/// As [`read_offer`], in a thread.
-pub fn read_offer_aside(
-    socket: TcpStream,
-    identity: Identity,
-    job: JobId,
-    events: crossbeam_channel::Sender<Event>,
-) {
-    threads::spawn("offer", move || match read_offer(&identity, job, socket) {
-        Ok((offer, stream)) => drop(events.send(Event::Offer(Box::new(offer), Box::new(stream)))),
-        Err(error) => log::debug!("an offer that could not be read: {error}"),
-    });
-}
-
-/// Answers an offer.
-pub fn answer(stream: &mut Stream, answer: &OfferAnswer) -> io::Result<()> {
-    frame::write(stream, answer)
-}
-
-/// Whether the job can run on this node at all, and how its memory is to come.
-pub fn fits(birth: &Birth, offer: &Offer) -> Result<Way, String> {
-    if birth.criu.is_none() {
-        return Err(criu::Error::Missing.to_string());
-    }
-    if offer.arch != std::env::consts::ARCH {
-        return Err(format!("it is for {}, this node is {}", offer.arch, std::env::consts::ARCH));
-    }
-    Cpu::read(Path::new("/proc")).fits(&offer.cpu).map_err(|unfit| unfit.to_string())?;
-    let way = match offer.way {
-        Way::Stream if !birth.can_follow => Way::Copy,
-        Way::Lazy if !birth.can_follow => {
-            return Err(format!("memory cannot follow a job there: {}", memory::why_not()));
-        }
-        way => way,
-    };
-    // Of what is copied the images and the restored memory are here at the same time for a moment.
-    let copies = if way == Way::Copy { 2 } else { 1 };
-    let needed = offer.rss_bytes.saturating_mul(copies).saturating_add(SPARE_BYTES);
-    // At home it is no guest.
-    let is_guest = offer.spec.home != birth.address;
-    let of_guests = if is_guest { birth.guests.memory_left() } else { None };
-    match inspect::available_bytes().into_iter().chain(of_guests).min() {
-        Some(available) if available < needed => {
-            Err(format!("a restore needs {} MiB of memory, {} are free", needed >> 20, available >> 20))
-        }
-        _ => Ok(way),
-    }
-}
-
 impl Keeper {
     /// At home: the job is offered back.
     pub(super) fn handle_offer(&mut self, mut offer: Offer, mut stream: Stream) {
@@ -165,7 +79,7 @@ impl Keeper {
             }
             _ if self.lent.is_some() => Some("its memory has not all left this node yet".to_owned()),
             Side::Guest(_) => Some("the job's earlier stay here is not cleaned up yet".to_owned()),
-            Side::Home(home) => match home.locks().map_or_else(|| fits(&self.birth, &offer), Err) {
+            Side::Home(home) => match home.locks().map_or_else(|| offer::fits(&self.birth, &offer), Err) {
                 Ok(way) => {
                     offer.way = way;
                     None
@@ -180,7 +94,7 @@ impl Keeper {
         match refusal {
             Some(reason) => {
                 log::info!("job {}: refused to {}: {reason}", self.spec.id, offer.from);
-                let _ = answer(&mut stream, &OfferAnswer::Refused(reason));
+                let _ = offer::answer(&mut stream, &OfferAnswer::Refused(reason));
             }
             None => {
                 let owner = self.spec.credentials.clone();
@@ -200,7 +114,8 @@ impl Keeper {
             preparation: None,
             restoring: Restoring::default(),
             restored: None,
-            reserve: Vec::new(),
+            // Not zeros: those would take no memory.
+            reserve: vec![1; RESERVE_BYTES],
         });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
@@ -209,12 +124,12 @@ impl Keeper {
         let (confines, links) = (self.birth.guests.clone(), self.birth.cgroups.clone());
         threads::spawn("prepare", move || {
             step::at("offered");
-            let result = match prepare_place(&offer, &owner, line, &confines, &links, &events) {
+            let result = match offer::prepare_place(&offer, &owner, line, &confines, &links, &events) {
                 Ok((place, files)) => {
                     Ok(Box::new(Preparation { place, stream, owner, way: offer.way, files }))
                 }
                 Err(error) => {
-                    let _ = answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
+                    let _ = offer::answer(&mut stream, &OfferAnswer::Refused(error.to_string()));
                     Err(error.to_string())
                 }
             };
@@ -299,8 +214,8 @@ impl Keeper {
         };
         threads::spawn("receive", move || {
             let receive = move || -> Result<Restored, String> {
-                let accepted =
-                    answer(&mut stream, &OfferAnswer::Accepted(way)).map_err(|error| error.to_string());
+                let accepted = offer::answer(&mut stream, &OfferAnswer::Accepted(way))
+                    .map_err(|error| error.to_string());
                 let nest = match place {
                     Place::Nest(nest) => accepted.map(|()| nest)?,
                     Place::Newborn(made, newborn) => {
@@ -385,8 +300,6 @@ impl Keeper {
             started = restored.start_streams(guest, &self.events);
         }
         arrival.restored = Some(restored);
-        // Not zeros: those would take no memory.
-        arrival.reserve = vec![1; RESERVE_BYTES];
         match started {
             Ok(()) => self.target_hears(epoch, Input::Restored, ""),
             Err(error) => self.fail_arrival(epoch, &error.to_string()),
@@ -533,62 +446,4 @@ fn receive_job(
     let luggage = transfer::receive(&mut input, nest, owner, None).map_err(broken)?;
     terms.impose(&nest.images).map_err(|error| error.to_string())?;
     Ok((luggage, Some(Fetching::start(input, out, nest, program, owner, confines)?)))
-}
-
-/// Makes what the job needs here; for a guest the link home, which also asks home's leave.
-fn prepare_place(
-    offer: &Offer,
-    owner: &Credentials,
-    line: Option<HomeLine>,
-    confines: &Confines,
-    links: &Path,
-    events: &crossbeam_channel::Sender<Event>,
-) -> io::Result<(Place, Option<Arc<om_homefs::client::Session>>)> {
-    let spec = &offer.spec;
-    let terminal = spec.streams.contains(&StreamKind::Terminal);
-    let mut request = Request {
-        home_file_system: None,
-        init: offer.init.0.clone(),
-        terminal: terminal.then_some((spec.credentials.uid, 24, 80)),
-        launch: None,
-        waits: false,
-        used_files: Vec::new(),
-    };
-    let Some(line) = line else {
-        return Ok((Place::Nest(Nest::build(&request, &[], || Ok(()))?), None));
-    };
-    let (sender, receiver, output_received) =
-        line.open(offer.epoch, false, [0; INPUTS]).map_err(|error| {
-            io::Error::other(format!("the job's home {} cannot be reached: {error}", spec.home))
-        })?;
-    let _ = events.send(Event::HomeLinked(sender, output_received));
-    HomeLine::listen(receiver, events.clone());
-    let device = om_homefs::client::open_device()
-        .map_err(|error| io::Error::other(format!("cannot open /dev/fuse: {error}")))?;
-    let session = om_homefs::client::Session::new(
-        device.try_clone()?,
-        Arc::new(Connector { line, epoch: offer.epoch }),
-    )?;
-    if let Some(newborn) = offer.newborn.clone() {
-        let launch =
-            births::admit(&newborn.launch, spec, owner, &confines.joined).map_err(io::Error::other)?;
-        let cgroup = Cgroup::create(&confines.parent, spec.id, offer.epoch, links)?;
-        let files = HomeFiles { home: spec.home.to_string(), device: device.as_fd() };
-        let init = offer.init.0.clone();
-        let made = Residence::launch_waiting(
-            launch,
-            cgroup.clone(),
-            spec.streams,
-            newborn.size,
-            init,
-            files,
-            || session.run(),
-        );
-        let made = made.inspect_err(|_| cgroup.remove())?;
-        return Ok((Place::Newborn(Box::new(made), newborn), Some(Arc::new(session))));
-    }
-    request.home_file_system = Some(spec.home.to_string());
-    request.used_files.clone_from(&offer.used_files);
-    let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
-    Ok((Place::Nest(nest), Some(Arc::new(session))))
 }

@@ -20,7 +20,7 @@ use super::event::Event;
 use super::guest::Guest;
 use super::home::{Holder, Home};
 use super::run::{Keeper, Side};
-use super::{arrive, inquiry, threads};
+use super::{inquiry, offer, threads};
 use crate::baseline;
 use crate::guest_groups;
 use crate::handover::arbiter::Arbiter;
@@ -247,11 +247,11 @@ fn random_name() -> io::Result<[u8; 16]> {
 
 fn arrival(daemon: &UnixStream, birth: Birth, job: JobId, socket: TcpStream) -> io::Result<Keeper> {
     let identity = identity(&birth)?;
-    let (mut offer, mut stream) = arrive::read_offer(&identity, job, socket)?;
+    let (mut offer, mut stream) = offer::read(&identity, job, socket)?;
     let owner = match acceptable(daemon, &birth, job, &mut offer) {
         Ok(owner) => owner,
         Err(reason) => {
-            arrive::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
+            offer::answer(&mut stream, &OfferAnswer::Refused(reason.clone()))?;
             return Err(io::Error::other(format!("job {job} from {}: refused: {reason}", offer.from)));
         }
     };
@@ -295,7 +295,7 @@ fn acceptable(
         return Err(format!("user id {} may not come here (uid-map)", credentials.uid));
     }
     let owner = birth.guest_groups.admit(credentials, &guest_groups::of_user(credentials.uid))?;
-    offer.way = arrive::fits(birth, offer)?;
+    offer.way = offer::fits(birth, offer)?;
     let question = News::Admit { rss_bytes: offer.rss_bytes };
     send_frame(daemon, &question, &[]).map_err(|error| error.to_string())?;
     match receive_frame(daemon, snapshot::MAX_FRAME) {

@@ -5,8 +5,9 @@ use std::os::unix::net::UnixStream;
 
 use om_proto::control::Request;
 
-use super::arrive::{Preparation, Restored};
+use super::arrive::Restored;
 use super::depart::Accepted;
+use super::offer::Preparation;
 use crate::net::link::Sender;
 use crate::net::message::{Answer, FromHome, Offer, ToHome};
 use crate::net::preamble::Purpose;

@@ -23,6 +23,7 @@ mod inquiry;
 mod links;
 mod memory;
 mod newborn;
+mod offer;
 pub mod residence;
 mod run;
 mod signals;

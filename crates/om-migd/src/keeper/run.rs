@@ -329,7 +329,7 @@ impl Keeper {
                 super::files::serve(home.files.clone(), job, socket, identity)
             }
             (Purpose::Inquiry, _) => super::inquiry::read_aside(socket, identity, job, self.events.clone()),
-            (Purpose::Move, _) => super::arrive::read_offer_aside(socket, identity, job, self.events.clone()),
+            (Purpose::Move, _) => super::offer::read_aside(socket, identity, job, self.events.clone()),
             _ => log::debug!("a connection for {purpose:?} that has no business here"),
         }
     }
