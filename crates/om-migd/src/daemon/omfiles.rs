@@ -464,7 +464,7 @@ mod tests {
             Node::Switch(0),
             Node::Switch(3),
             Node::MoreAdmin(0),
-            Node::MoreAdmin(2),
+            Node::MoreAdmin(MORE_ADMIN.len() - 1),
             Node::Process(1),
         ];
         let more = [Node::Om(1), Node::File(1, 0), Node::File(u32::MAX >> 1, FILES.len() - 1)];
@@ -472,7 +472,7 @@ mod tests {
             assert_eq!(Node::from_number(node.number()), Some(node));
         }
         assert_eq!(Node::from_number(INodeNo(0)), None);
-        assert_eq!(Node::from_number(INodeNo(11)), None);
+        assert_eq!(Node::from_number(INodeNo(8 + MORE_ADMIN.len() as u64)), None);
         assert_eq!(Node::from_number(INodeNo((1 << 8) | 0xff)), None);
     }
 }
