@@ -19,6 +19,7 @@ main() {
     for step in offered received restored; do
         try "a target that dies at '$step' leaves the job running" target_dies "$step"
     done
+    try "a target without memory to let the job run dies before it has it" starved
     try "a source in doubt waits for home, and destroys nothing" in_doubt_without_home
     try "a source in doubt that cannot reach home is told by the target" told_by_the_target
     try "a stopped job that may go on during its move goes on where it has come" continued_in_a_move
@@ -51,6 +52,26 @@ target_dies() { # STEP
     release h2 "$1"
     is nmigs "$(om_file nmigs)" 0
     move_to "$SECOND"
+    as_user h1 kill "$pid"
+}
+
+# The keeper gets not one page more when it has restored the job and has yet to tell home.
+starved() {
+    local limited=/sys/fs/cgroup/memory/$OM_LAB
+    [[ -e ${limited%/*}/memory.limit_in_bytes ]] || skip "there is no memory controller of cgroup v1 to starve it by"
+    start_job python3 /srv/programs/ticker.py
+    has_printed '10 h1'
+    set_trap h2 restored
+    write_om_file where "$SECOND"
+    until_ok is_held h2 restored
+    # There may be another, of an earlier job, that is about to end.
+    on h2 sh -c 'mkdir "$1" && cd "$1" && echo 0 >memory.swappiness && echo 1M >memory.limit_in_bytes
+        for keeper in $(pgrep -f "^/proc/self/exe keeper"); do echo "$keeper" >cgroup.procs || :; done
+        rm "$2"' sh "$limited" "$OM_STEPS/restored.reached"
+    until_ok on h1 grep --quiet "^failed $SECOND" "$ROOT/$pid/om/result"
+    is where "$(om_file where)" home
+    goes_on
+    until_ok on h2 rmdir "$limited"
     as_user h1 kill "$pid"
 }
 

@@ -114,8 +114,7 @@ impl Keeper {
             preparation: None,
             restoring: Restoring::default(),
             restored: None,
-            // Not zeros: those would take no memory.
-            reserve: vec![1; RESERVE_BYTES],
+            reserve: Vec::new(),
         });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
@@ -300,6 +299,8 @@ impl Keeper {
             started = restored.start_streams(guest, &self.events);
         }
         arrival.restored = Some(restored);
+        // Only now, so that it is sure to be there; and not zeros, which would take no memory.
+        arrival.reserve = vec![1; RESERVE_BYTES];
         match started {
             Ok(()) => self.target_hears(epoch, Input::Restored, ""),
             Err(error) => self.fail_arrival(epoch, &error.to_string()),
