@@ -87,8 +87,7 @@ impl Keeper {
         if let Some((from, _)) = &self.fetching {
             return self.report_failure(to, &format!("its memory is still coming from {from}"));
         }
-        let rss_bytes = inspect::activity(&residence.cgroup).rss_bytes;
-        let way = match memory::choose(mode.unwrap_or(self.birth.mode), rss_bytes, self.birth.can_follow) {
+        let way = match memory::choose(mode.unwrap_or(self.birth.mode), self.birth.can_follow) {
             Ok(way) => way,
             Err(reason) => return self.report_failure(to, &reason),
         };
@@ -178,6 +177,7 @@ impl Keeper {
             arch: std::env::consts::ARCH.to_owned(),
             cpu: Cpu::read(Path::new("/proc")).demand(self.spec.cpu),
             way: departure.way,
+            can_follow: self.birth.can_follow,
             init: Bytes(init),
             used_files,
             newborn: self.unborn.clone().map(Box::new),

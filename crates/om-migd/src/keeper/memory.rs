@@ -33,18 +33,14 @@ use crate::nest::{Credentials, Nest};
 use crate::net::link::{Receiver, Sender};
 use crate::net::message::{Luggage, Way};
 
-/// From this size on memory streams into the restored processes if nobody says otherwise: below, the two programs more that it
-/// takes cost more than the copy that it saves.
-const STREAM_FROM: u64 = 96 << 20;
 /// How long `criu lazy-pages` may take to be ready.
 const FETCHER_LIMIT: Duration = Duration::from_secs(10);
 
-/// The way for a job of this size; an error says why the one that is wanted cannot be had.
-pub fn choose(mode: Mode, rss_bytes: u64, can_follow: bool) -> Result<Way, String> {
+/// The way to ask for; an error says why the one that is wanted cannot be had. A target without the memory for a copy makes a
+/// stream of it: that needs the memory once, but takes longer, because CRIU asks for one piece after the other.
+pub fn choose(mode: Mode, can_follow: bool) -> Result<Way, String> {
     match mode {
-        Mode::Copy => Ok(Way::Copy),
-        Mode::Auto if !can_follow || rss_bytes < STREAM_FROM => Ok(Way::Copy),
-        Mode::Auto => Ok(Way::Stream),
+        Mode::Copy | Mode::Auto => Ok(Way::Copy),
         Mode::Stream | Mode::Lazy if !can_follow => {
             Err(format!("{mode} moves are not possible: {}", why_not()))
         }
@@ -332,13 +328,11 @@ mod tests {
     }
 
     #[test]
-    fn size_and_kernel_choose_the_way_unless_somebody_does() {
-        let (small, large) = (1 << 20, 1 << 30);
-        assert_eq!(choose(Mode::Auto, small, true), Ok(Way::Copy));
-        assert_eq!(choose(Mode::Auto, large, true), Ok(Way::Stream));
-        assert_eq!(choose(Mode::Auto, large, false), Ok(Way::Copy));
-        assert_eq!(choose(Mode::Copy, large, true), Ok(Way::Copy));
-        assert_eq!(choose(Mode::Lazy, small, true), Ok(Way::Lazy));
-        assert!(choose(Mode::Lazy, small, false).unwrap_err().contains("lazy"));
+    fn memory_is_copied_unless_somebody_says_otherwise() {
+        assert_eq!(choose(Mode::Auto, true), Ok(Way::Copy));
+        assert_eq!(choose(Mode::Copy, false), Ok(Way::Copy));
+        assert_eq!(choose(Mode::Stream, true), Ok(Way::Stream));
+        assert_eq!(choose(Mode::Lazy, true), Ok(Way::Lazy));
+        assert!(choose(Mode::Lazy, false).unwrap_err().contains("lazy"));
     }
 }

@@ -95,18 +95,26 @@ pub fn fits(birth: &Birth, offer: &Offer) -> Result<Way, String> {
         }
         way => way,
     };
-    // Of what is copied the images and the restored memory are here at the same time for a moment.
-    let copies = if way == Way::Copy { 2 } else { 1 };
-    let needed = offer.rss_bytes.saturating_mul(copies).saturating_add(SPARE_BYTES);
     // At home it is no guest.
     let is_guest = offer.spec.home != birth.address;
     let of_guests = if is_guest { birth.guests.memory_left() } else { None };
-    match inspect::available_bytes().into_iter().chain(of_guests).min() {
-        Some(available) if available < needed => {
-            Err(format!("a restore needs {} MiB of memory, {} are free", needed >> 20, available >> 20))
-        }
-        _ => Ok(way),
+    let available = inspect::available_bytes().into_iter().chain(of_guests).min();
+    let can_follow = offer.can_follow && birth.can_follow;
+    with_memory(way, offer.rss_bytes, can_follow, available.unwrap_or(u64::MAX))
+}
+
+/// The way that there is memory for.
+fn with_memory(way: Way, rss_bytes: u64, can_follow: bool, available: u64) -> Result<Way, String> {
+    // Of what is copied the images and the restored memory are here at the same time for a moment.
+    let copies = if way == Way::Copy { 2 } else { 1 };
+    let needed = rss_bytes.saturating_mul(copies).saturating_add(SPARE_BYTES);
+    if needed <= available {
+        return Ok(way);
     }
+    if way == Way::Copy && can_follow {
+        return with_memory(Way::Stream, rss_bytes, can_follow, available);
+    }
+    Err(format!("a restore needs {} MiB of memory, {} are free", needed >> 20, available >> 20))
 }
 
 /// Makes what the job needs here; for a guest the link home, which also asks home's leave.
@@ -165,4 +173,20 @@ pub fn prepare_place(
     request.used_files.clone_from(&offer.used_files);
     let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
     Ok((Place::Nest(nest), Some(Arc::new(session))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_is_no_memory_to_copy_is_streamed_if_that_can_be() {
+        let mib = |mib: u64| mib << 20;
+        assert_eq!(with_memory(Way::Copy, mib(100), true, mib(264)), Ok(Way::Copy));
+        assert_eq!(with_memory(Way::Copy, mib(100), true, mib(263)), Ok(Way::Stream));
+        let refused = |needed| Err(format!("a restore needs {needed} MiB of memory, 163 are free"));
+        assert_eq!(with_memory(Way::Copy, mib(100), true, mib(163)), refused(164));
+        assert_eq!(with_memory(Way::Copy, mib(100), false, mib(163)), refused(264));
+        assert_eq!(with_memory(Way::Lazy, mib(100), true, mib(163)), refused(164));
+    }
 }

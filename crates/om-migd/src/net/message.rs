@@ -62,6 +62,8 @@ pub struct Offer {
     pub cpu: Demand,
     /// How the source would send its memory.
     pub way: Way,
+    /// Whether it could let it follow the job.
+    pub can_follow: bool,
     /// The job's PID 1 as a file.
     pub init: Bytes,
     /// Files that it uses: what a restore will want of them is fetched before it stands still.
