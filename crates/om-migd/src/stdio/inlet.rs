@@ -260,7 +260,7 @@ impl Shared {
             let state = &mut *guard;
             let mut full = None;
             let may_read = !state.ended && self.has_turn(state);
-            let limit = if state.keyboard == Keyboard::Shared && !may_read {
+            let limit = if state.keyboard == Keyboard::Shared && !state.ended && !may_read {
                 PollTimeout::from(LOOK_EVERY_MS)
             } else {
                 PollTimeout::NONE
