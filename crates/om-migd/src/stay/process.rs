@@ -145,7 +145,7 @@ pub fn check(process: &Process, job: &Job<'_>, findings: &mut Findings) -> bool 
 }
 
 /// Whether a thread is on its way out: it exits, or has been told to.
-fn is_ending(thread: Pid) -> bool {
+pub fn is_ending(thread: Pid) -> bool {
     const EXITING: u64 = 0x4;
     const KILLED: u64 = 1 << (libc::SIGKILL - 1);
     let Ok(stat) = fs::read_to_string(format!("/proc/{thread}/stat")) else { return true };
