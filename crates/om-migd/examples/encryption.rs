@@ -11,8 +11,8 @@ use om_migd::net::preamble::{Challenge, JobId, LENGTH, Preamble, Purpose};
 use om_migd::net::tls::Stream;
 use om_proto::key::ClusterKeys;
 
-const BLOCK: usize = 256 << 10;
-const BLOCKS: u32 = 2048;
+const BLOCK: usize = 64 << 10;
+const BLOCKS: u32 = 8192;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let here = IpAddr::from([127, 0, 0, 1]);
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         decrypting += begin.elapsed();
     }
-    let gib = f64::from(BLOCKS) * 262_144.0 / 1_073_741_824.0;
+    let gib = f64::from(BLOCKS) * 65_536.0 / 1_073_741_824.0;
     println!(
         "{{\"encrypt_s_per_gib\": {:.3}, \"decrypt_s_per_gib\": {:.3}}}",
         encrypting.as_secs_f64() / gib,

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{Shutdown, shutdown};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Gid, Pid, Uid};
 
@@ -98,6 +99,8 @@ pub struct Restoring(Arc<Mutex<Progress>>);
 struct Progress {
     /// CRIU, while it runs.
     running: Vec<Pid>,
+    /// Where somebody waits for it.
+    awaited: Option<OwnedFd>,
     /// It is not wanted any more.
     ended: bool,
 }
@@ -107,10 +110,18 @@ impl Restoring {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Somebody waits for it at this socket, and waits no longer once it has ended.
+    pub fn watch(&self, socket: OwnedFd) {
+        self.lock().awaited = Some(socket);
+    }
+
     /// Kills it, and what it has restored so far; one that has not begun does not begin.
     pub fn end(&self) {
         let mut progress = self.lock();
         progress.ended = true;
+        if let Some(socket) = progress.awaited.take() {
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Both);
+        }
         for pid in &progress.running {
             log::warn!("criu (pid {pid}) is killed: what it restores is not wanted any more");
             let restored = inspect::children(*pid);

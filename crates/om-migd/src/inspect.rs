@@ -19,11 +19,17 @@ pub struct Activity {
     pub threads: u32,
 }
 
+/// Bytes of a page of memory.
+#[must_use]
+pub fn page_size() -> u64 {
+    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
+    u64::try_from(page).unwrap_or(4096)
+}
+
 /// Looks at every process of the job. A process that leaves meanwhile is not counted.
 #[must_use]
 pub fn activity(cgroup: &Cgroup) -> Activity {
-    let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
-    let page = u64::try_from(page).unwrap_or(4096);
+    let page = page_size();
     let mut sum = Activity::default();
     for pid in cgroup.processes() {
         let statm = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();

@@ -19,6 +19,7 @@ pub mod nest;
 pub mod net;
 pub mod passing;
 pub mod peer;
+pub mod protobuf;
 pub mod snapshot;
 pub mod stay;
 pub mod stdio;

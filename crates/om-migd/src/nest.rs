@@ -293,8 +293,10 @@ fn mount_everything(request: &Request, device: Option<OwnedFd>, socket: &UnixStr
     } else {
         None
     };
-    let size = Some("mode=0755,size=90%");
-    attempt("/run", mount(Some("om"), "/run", Some("tmpfs"), plain, size))?;
+    // A job's memory is written there in long runs, which take large pages where the kernel has them.
+    let mount_run = |options| mount(Some("om"), "/run", Some("tmpfs"), plain, Some(options));
+    let mounted = mount_run("mode=0755,size=90%,huge=within_size");
+    attempt("/run", mounted.or_else(|_| mount_run("mode=0755,size=90%")))?;
     for directory in [ROOT, IMAGES] {
         fs::create_dir(directory)?;
     }

@@ -446,5 +446,9 @@ fn receive_job(
     }
     let luggage = transfer::receive(&mut input, nest, owner, None).map_err(broken)?;
     terms.impose(&nest.images).map_err(|error| error.to_string())?;
-    Ok((luggage, Some(Fetching::start(input, out, nest, program, owner, confines)?)))
+    let fetching = match way {
+        Way::Stream => Fetching::start_whole(input, out, nest),
+        _ => Fetching::start(input, out, nest, program, owner, confines),
+    };
+    Ok((luggage, Some(fetching?)))
 }

@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use crate::limits;
+use crate::protobuf::{Value, put_bytes, put_number, take_field};
 
 /// Magic numbers and length.
 const HEADER: usize = 12;
@@ -137,14 +138,6 @@ fn limits_of_guest(limits: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
-/// The value of a field.
-#[derive(Clone, Copy)]
-enum Value<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-    Other,
-}
-
 /// What becomes of a field.
 enum Change {
     Keep,
@@ -159,62 +152,15 @@ fn rewrite(message: &[u8], mut change: impl FnMut(u64, Value<'_>) -> Option<Chan
     let mut rest = message;
     while !rest.is_empty() {
         let field = rest;
-        let key = take_number(&mut rest)?;
-        let value = match key & 7 {
-            0 => Value::Number(take_number(&mut rest)?),
-            1 => take(&mut rest, 8).map(|_| Value::Other)?,
-            2 => {
-                let length = usize::try_from(take_number(&mut rest)?).ok()?;
-                Value::Bytes(take(&mut rest, length)?)
-            }
-            5 => take(&mut rest, 4).map(|_| Value::Other)?,
-            _ => return None,
-        };
-        let number = key >> 3;
+        let (number, value) = take_field(&mut rest)?;
         match change(number, value)? {
             Change::Keep => out.extend_from_slice(field.get(..field.len() - rest.len())?),
             Change::Drop => {}
             Change::Number(value) => put_number(&mut out, number, value),
-            Change::Bytes(body) => {
-                put_varint(&mut out, number << 3 | 2);
-                put_varint(&mut out, body.len() as u64);
-                out.extend_from_slice(&body);
-            }
+            Change::Bytes(body) => put_bytes(&mut out, number, &body),
         }
     }
     Some(out)
-}
-
-fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
-    let (taken, left) = rest.split_at_checked(length)?;
-    *rest = left;
-    Some(taken)
-}
-
-fn take_number(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (first, left) = rest.split_first()?;
-        *rest = left;
-        number |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-fn put_number(out: &mut Vec<u8>, number: u64, value: u64) {
-    put_varint(out, number << 3);
-    put_varint(out, value);
-}
-
-fn put_varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value.to_le_bytes()[0] | 0x80);
-        value >>= 7;
-    }
-    out.push(value.to_le_bytes()[0]);
 }
 
 #[cfg(test)]
@@ -226,11 +172,7 @@ mod tests {
         for (number, value) in fields {
             match value {
                 Change::Number(value) => put_number(&mut out, *number, *value),
-                Change::Bytes(body) => {
-                    put_varint(&mut out, number << 3 | 2);
-                    put_varint(&mut out, body.len() as u64);
-                    out.extend_from_slice(body);
-                }
+                Change::Bytes(body) => put_bytes(&mut out, *number, body),
                 Change::Keep | Change::Drop => {}
             }
         }
@@ -303,7 +245,6 @@ mod tests {
         let mut odd = image.clone();
         odd[HEADER] = 0x0f;
         assert_eq!(guest(&[]).amend(&odd), None);
-        assert_eq!(take_number(&mut [0xff; 20].as_slice()), None);
     }
 
     #[test]

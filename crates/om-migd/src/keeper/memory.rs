@@ -4,9 +4,12 @@
 //! ```text
 //! copy:     criu dump ─ pages ─▶ criu page-server ─▶ images;  then criu restore
 //! behind:   criu dump ─ the rest ─▶ images ─▶ criu restore ─▶ faults
-//!           criu dump ◀─ which pages? ─ criu lazy-pages ◀─────┘
+//!           criu dump ◀─ which pages? ─ whoever fetches ◀─────┘
 //!                     ─ pages ────────▶
 //! ```
+//!
+//! Who fetches is [`super::fetch`] for a job that is frozen until all has come, and `criu lazy-pages` for one that runs and
+//! changes its memory meanwhile.
 //!
 //! CRIU at both ends talks over a socket pair to its keeper, and the keepers over the move's own connection. While memory
 //! follows a job the source is kept frozen: were the dump to die, CRIU would let the processes go.
@@ -25,7 +28,7 @@ use om_proto::omfs::Mode;
 
 use super::depart::Accepted;
 use super::residence::Residence;
-use super::{threads, transfer};
+use super::{fetch, threads, transfer};
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
 use crate::criu::{self, Criu, Memory};
@@ -36,15 +39,16 @@ use crate::net::message::{Luggage, Way};
 /// How long `criu lazy-pages` may take to be ready.
 const FETCHER_LIMIT: Duration = Duration::from_secs(10);
 
-/// The way to ask for; an error says why the one that is wanted cannot be had. A target without the memory for a copy makes a
-/// stream of it: that needs the memory once, but takes longer, because CRIU asks for one piece after the other.
+/// The way to ask for; an error says why the one that is wanted cannot be had. To stream is faster than to copy, as memory goes
+/// straight to where it belongs, and needs the target's memory once only.
 pub fn choose(mode: Mode, can_follow: bool) -> Result<Way, String> {
     match mode {
-        Mode::Copy | Mode::Auto => Ok(Way::Copy),
+        Mode::Copy => Ok(Way::Copy),
+        Mode::Auto if !can_follow => Ok(Way::Copy),
         Mode::Stream | Mode::Lazy if !can_follow => {
             Err(format!("{mode} moves are not possible: {}", why_not()))
         }
-        Mode::Stream => Ok(Way::Stream),
+        Mode::Stream | Mode::Auto => Ok(Way::Stream),
         Mode::Lazy => Ok(Way::Lazy),
     }
 }
@@ -175,7 +179,7 @@ fn ids(credentials: &Credentials) -> (Uid, Gid) {
 
 /// Memory that is being fetched from the source.
 pub struct Fetching {
-    fetcher: JoinHandle<Result<(), criu::Error>>,
+    fetcher: JoinHandle<Result<(), String>>,
     guard: Guard,
 }
 
@@ -223,7 +227,24 @@ impl Guard {
 }
 
 impl Fetching {
-    /// Starts to fetch, for a restore in this nest, over a connection whose luggage has come.
+    /// Starts to fetch for a job that is frozen until all has come, as soon as a restore in this nest asks for it, over a
+    /// connection whose luggage has come.
+    pub fn start_whole(mut input: Receiver, out: Sender, nest: &Nest) -> Result<Self, String> {
+        let start = || -> io::Result<Self> {
+            let images = nest.images.try_clone()?;
+            let listener = fetch::listen(&images)?;
+            nest.restoring.watch(listener.try_clone()?.into());
+            let fetcher = threads::start("fetcher", move || {
+                let fetched = fetch::fetch(&listener, &images, transfer::Following::new(&mut input), &out);
+                out.close();
+                fetched
+            });
+            Ok(Self { fetcher, guard: Guard::default() })
+        };
+        start().map_err(|error| error.to_string())
+    }
+
+    /// Starts to fetch for a job that runs meanwhile, for a restore in this nest, over a connection whose luggage has come.
     pub fn start(
         mut input: Receiver,
         out: Sender,
@@ -258,6 +279,7 @@ impl Fetching {
                 let confines = Some(&confines);
                 let criu = Criu { program: &program, namespace, images, ids, confines };
                 criu.fetch_pages(theirs.as_fd(), ready_there.as_fd(), &restoring)
+                    .map_err(|error| error.to_string())
             });
             ready.set_read_timeout(Some(FETCHER_LIMIT))?;
             // Without it the restore fails, and CRIU has said why.
@@ -281,8 +303,8 @@ impl Fetching {
     /// Waits until all of it has come.
     pub fn wait(self) -> Result<(), String> {
         let result = match self.fetcher.join() {
-            Ok(result) => result.map_err(|error| error.to_string()),
-            Err(_) => Err("the thread of criu lazy-pages has died".to_owned()),
+            Ok(result) => result,
+            Err(_) => Err("the thread that fetches memory has died".to_owned()),
         };
         // CRIU knows by itself when it has everything; the connection's end, which comes later, means nothing then.
         let mut ward = self.guard.lock();
@@ -302,7 +324,7 @@ mod tests {
     fn a_job_with_all_of_its_memory_is_not_frozen_by_the_end_of_the_connection() {
         let path = std::env::temp_dir().join(format!("om-ward-{}", std::process::id()));
         std::fs::create_dir(&path).unwrap();
-        let state = |fetched: Result<(), criu::Error>, ended_before: bool| {
+        let state = |fetched: Result<(), String>, ended_before: bool| {
             let fetching = Fetching { fetcher: std::thread::spawn(|| fetched), guard: Guard::default() };
             let guard = fetching.guard(&Cgroup::at(path.clone()));
             guard.thaw().unwrap();
@@ -319,7 +341,7 @@ mod tests {
             guard.end();
             std::fs::read_to_string(path.join("cgroup.freeze")).unwrap()
         };
-        let failed = || Err(criu::Error::Missing);
+        let failed = || Err("no memory".to_owned());
         assert_eq!(state(Ok(()), true), "0");
         assert_eq!(state(Ok(()), false), "0");
         assert_eq!(state(failed(), true), "1");
@@ -328,8 +350,10 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_copied_unless_somebody_says_otherwise() {
-        assert_eq!(choose(Mode::Auto, true), Ok(Way::Copy));
+    fn memory_is_streamed_where_it_can_be_unless_somebody_says_otherwise() {
+        assert_eq!(choose(Mode::Auto, true), Ok(Way::Stream));
+        assert_eq!(choose(Mode::Auto, false), Ok(Way::Copy));
+        assert_eq!(choose(Mode::Copy, true), Ok(Way::Copy));
         assert_eq!(choose(Mode::Copy, false), Ok(Way::Copy));
         assert_eq!(choose(Mode::Stream, true), Ok(Way::Stream));
         assert_eq!(choose(Mode::Lazy, true), Ok(Way::Lazy));

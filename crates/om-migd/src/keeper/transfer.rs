@@ -107,15 +107,53 @@ pub fn receive(
 
 /// Receives memory that follows the job, for who fetches it. Ends with the connection; an error says that the source or the
 /// one who fetches has gone.
-pub fn receive_pages(input: &mut Receiver, pages: &UnixStream) -> io::Result<()> {
-    let mut buffer = Vec::new();
+pub fn receive_pages(input: &mut Receiver, mut pages: &UnixStream) -> io::Result<()> {
+    let mut following = Following::new(input);
+    let mut buffer = vec![0; CHUNK];
     loop {
-        match input.receive()? {
-            Part::Pages(count) => pass_pages(input, count, &mut buffer, pages)?,
-            Part::Abandoned(reason) => return Err(io::Error::other(reason)),
-            _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "something else than memory")),
-        }
+        let count = following.read(&mut buffer)?;
+        pages.write_all(&buffer[..count])?;
     }
+}
+
+/// The bytes of memory that follows the job. Its end is an error: whoever reads knows when all has come.
+pub struct Following<'a> {
+    input: &'a mut Receiver,
+    left: usize,
+}
+
+impl<'a> Following<'a> {
+    /// What comes from a source whose luggage has come.
+    pub fn new(input: &'a mut Receiver) -> Self {
+        Self { input, left: 0 }
+    }
+}
+
+impl Read for Following<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.left == 0 {
+            self.left = match self.input.receive()? {
+                Part::Pages(count) => checked(count)?,
+                Part::Abandoned(reason) => return Err(io::Error::other(reason)),
+                _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "something else than memory")),
+            };
+        }
+        let most = buffer.len().min(self.left);
+        let count = self.input.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+/// How much memory comes at once.
+fn checked(count: u32) -> io::Result<usize> {
+    usize::try_from(count)
+        .ok()
+        .filter(|count| *count <= CHUNK)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "more memory at once than is ever sent"))
 }
 
 /// Hands on so many bytes that follow.
@@ -125,10 +163,7 @@ fn pass_pages(
     buffer: &mut Vec<u8>,
     mut pages: &UnixStream,
 ) -> io::Result<()> {
-    let count = usize::try_from(count).unwrap_or(usize::MAX);
-    if count > CHUNK {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "more memory at once than is ever sent"));
-    }
+    let count = checked(count)?;
     buffer.resize(CHUNK, 0);
     input.read_exact(&mut buffer[..count])?;
     pages.write_all(&buffer[..count])

@@ -15,8 +15,9 @@ use serde::de::DeserializeOwned;
 use super::message::MAX_FRAME;
 use super::tls::{Cipher, Stream};
 
-/// How much is encrypted at once, bytes: it should fit into a CPU's nearer caches.
-const BATCH: usize = 256 << 10;
+/// How much is encrypted at once, bytes. It fits into a CPU's nearer caches, and what rustls frees after it into what the
+/// allocator keeps: from 128 KiB on that goes back to the kernel, and each page of it is faulted in again.
+const BATCH: usize = 64 << 10;
 
 /// The writing half; clones share the connection.
 #[derive(Clone)]
