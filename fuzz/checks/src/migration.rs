@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::net::{IpAddr, Ipv4Addr};
 
+use om_migd::keeper::fetch::pagemap::Pagemap;
 use om_migd::keeper::images::Terms;
 use om_migd::net::message::{FromHome, MAX_FRAME, Offer, OfferAnswer, PagesAnswer, Part, ToHome};
 use om_migd::net::preamble::{CHALLENGE_LENGTH, Challenge, LENGTH, Preamble};
@@ -43,6 +44,9 @@ pub fn migration(bytes: &[u8]) {
     messages::<Command>(bytes);
     messages::<News>(bytes);
     images(bytes);
+    if let Some(pagemap) = Pagemap::parse(bytes, 4096) {
+        assert!(pagemap.ranges.iter().all(|(address, pages)| address.checked_add(pages * 4096).is_some()));
+    }
 }
 
 /// A thread's image as CRIU will read it: after all has been taken out of it there is nothing more to be taken out.

@@ -15,7 +15,7 @@ mod customs;
 mod depart;
 mod ending;
 pub mod event;
-mod fetch;
+pub mod fetch;
 mod files;
 pub mod guest;
 pub mod home;

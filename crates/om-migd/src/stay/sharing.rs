@@ -118,3 +118,25 @@ impl Task<'_> {
         Duration::from_nanos(text.split(' ').next().and_then(|time| time.parse().ok()).unwrap_or(0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_shell_that_starts_programs_shares_memory_with_none_of_them() {
+        let mut shell = Command::new("sh").args(["-c", "while :; do /bin/true; done"]).spawn().unwrap();
+        let pid = Pid::from_raw(shell.id().cast_signed());
+        let children = || crate::inspect::children(pid).into_iter().chain([pid]);
+        let mut findings = Findings::default();
+        for _ in 0..1000 {
+            let processes: Vec<Process> = children().filter_map(Process::open).collect();
+            check(&processes, &mut findings);
+        }
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert_eq!(findings.into_reasons(), []);
+    }
+}

@@ -15,7 +15,7 @@
 //! ```
 
 mod faults;
-mod pagemap;
+pub mod pagemap;
 mod requests;
 mod wire;
 
