@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
@@ -17,6 +17,7 @@ use nix::unistd::{Gid, Pid, Uid};
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
 use crate::hook;
+use crate::launcher::Launcher;
 use crate::nest::IMAGES;
 use crate::{inspect, stay, sys};
 
@@ -131,13 +132,13 @@ impl Restoring {
         }
     }
 
-    /// Runs the command so that it can be ended.
-    fn run(&self, command: &mut Command) -> io::Result<ExitStatus> {
+    /// Runs what this starts so that it can be ended.
+    fn run(&self, start: impl FnOnce() -> io::Result<Child>) -> io::Result<ExitStatus> {
         let mut progress = self.lock();
         if progress.ended {
             return Err(io::Error::other("the move has been given up"));
         }
-        let mut child = command.spawn()?;
+        let mut child = start()?;
         let pid = Pid::from_raw(child.id().cast_signed());
         progress.running.push(pid);
         drop(progress);
@@ -197,7 +198,7 @@ impl Criu<'_> {
         command.arg("--page-server").arg("--ps-socket").arg(FIRST_INHERITED.to_string());
         command.arg("--status-fd").arg((FIRST_INHERITED + 1).to_string());
         let fds = [(pages, FIRST_INHERITED), (ready, FIRST_INHERITED + 1)];
-        self.run_by(command, "lazy-pages", &fds, |command| restoring.run(command))
+        self.run_by(command, "lazy-pages", &fds, |command| restoring.run(|| command.spawn()))
     }
 
     /// Serves pages: writes what a dump at the other end of `pages` sends into the image directory. Returns when that has
@@ -209,13 +210,14 @@ impl Criu<'_> {
     }
 
     /// Restores the job from the image directory, frozen, and returns its PID 1. If its memory follows, somebody must be
-    /// fetching it already.
+    /// fetching it already. `launcher` becomes CRIU.
     pub fn restore(
         &self,
         cgroup: &Cgroup,
         externals: &[External],
         follows: bool,
         restoring: &Restoring,
+        launcher: Launcher,
     ) -> Result<Pid, Error> {
         let mut command = self.command("restore");
         if follows {
@@ -230,7 +232,7 @@ impl Criu<'_> {
             command.arg("--inherit-fd").arg(format!("fd[{number}]:{name}"));
             fds.push((fd.as_fd(), number));
         }
-        self.run_by(command, "restore", &fds, |command| restoring.run(command))?;
+        self.judge("restore", restoring.run(|| launcher.become_program(&command, &fds)))?;
         let failed = |message: String| Error::Failed { action: "restore", message };
         let pid =
             fs::read_to_string(self.image("pid")).map_err(|error| failed(format!("no pid file: {error}")))?;
@@ -269,12 +271,18 @@ impl Criu<'_> {
             &sys::ChildSetup {
                 fds: fds.to_vec(),
                 mount_namespace: Some(self.namespace),
-                real_ids: (!may_exceed_limits()).then_some(self.ids),
+                real_ids: real_ids(self.ids),
                 own_session: false,
                 entrances: entrances.iter().map(AsFd::as_fd).collect(),
             },
         );
-        let status = run(&mut command).map_err(|error| Error::Spawn(self.program.to_owned(), error))?;
+        let ended = run(&mut command);
+        self.judge(action, ended)
+    }
+
+    /// Says why, if it has failed.
+    fn judge(&self, action: &'static str, ended: io::Result<ExitStatus>) -> Result<(), Error> {
+        let status = ended.map_err(|error| Error::Spawn(self.program.to_owned(), error))?;
         if status.success() {
             return Ok(());
         }
@@ -300,8 +308,14 @@ fn first_error(log: &str) -> Option<String> {
     Some(message.trim().to_owned())
 }
 
-/// Whether this process has CAP_SYS_RESOURCE. Without it an ordinary user's job can be dumped and restored only by a
-/// CRIU whose real ids are the user's.
+/// The real ids of a CRIU for a job of `ids`, if they must be others than ours: without CAP_SYS_RESOURCE it can dump and restore
+/// an ordinary user's job only with the user's.
+#[must_use]
+pub fn real_ids(ids: (Uid, Gid)) -> Option<(Uid, Gid)> {
+    (!may_exceed_limits()).then_some(ids)
+}
+
+/// Whether this process has CAP_SYS_RESOURCE.
 fn may_exceed_limits() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -345,13 +359,14 @@ mod tests {
     fn a_restore_that_hangs_is_ended_with_what_it_has_restored_and_what_fetches_memory_for_it() {
         let restoring = Restoring::default();
         let other = restoring.clone();
-        let fetching = std::thread::spawn(move || other.run(Command::new("sleep").arg("1000")));
+        let fetching = std::thread::spawn(move || other.run(|| Command::new("sleep").arg("1000").spawn()));
         while restoring.lock().running.is_empty() {
             std::thread::yield_now();
         }
         let other = restoring.clone();
-        let hanging =
-            std::thread::spawn(move || other.run(Command::new("sh").args(["-c", "sleep 1000 & wait"])));
+        let hanging = std::thread::spawn(move || {
+            other.run(|| Command::new("sh").args(["-c", "sleep 1000 & wait"]).spawn())
+        });
         let restored = loop {
             let pid = restoring.lock().running.get(1).copied();
             match pid.map(inspect::children).unwrap_or_default()[..] {
@@ -367,7 +382,7 @@ mod tests {
         while fs::read_to_string(format!("/proc/{restored}/stat")).is_ok_and(|stat| !ended(stat)) {
             std::thread::yield_now();
         }
-        assert!(restoring.run(&mut Command::new("true")).is_err(), "it begins after its end");
+        assert!(restoring.run(|| Command::new("true").spawn()).is_err(), "it begins after its end");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! om-migd: serves the om files on today's kernels and moves processes.
 //!
-//! One program in four roles, each a process: the daemon ([`daemon`]), a keeper for each job ([`keeper`]), the helper
-//! that makes a job's mount namespace ([`nest`]), and CRIU's action script ([`hook`]).
+//! One program in five roles, each a process: the daemon ([`daemon`]), a keeper for each job ([`keeper`]), the helper
+//! that makes a job's mount namespace ([`nest`]), what becomes CRIU ([`launcher`]), and CRIU's action script ([`hook`]).
 
 pub mod baseline;
 pub mod bytes;
@@ -14,6 +14,7 @@ pub mod handover;
 pub mod hook;
 pub mod inspect;
 pub mod keeper;
+pub mod launcher;
 pub mod limits;
 pub mod nest;
 pub mod net;

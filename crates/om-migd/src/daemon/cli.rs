@@ -7,7 +7,7 @@ use om_proto::key::KeyError;
 
 use super::config::Config;
 use super::run;
-use crate::{hook, keeper, nest};
+use crate::{hook, keeper, launcher, nest};
 
 /// Serves the om files (`where`, `stay`, `lock`…) of the jobs on this node, starts jobs for `om run`, and moves them
 /// between nodes.
@@ -36,6 +36,9 @@ enum Mode {
     /// Makes the mount namespace of one stay of a job
     #[command(hide = true)]
     Nest,
+    /// Waits to become CRIU
+    #[command(hide = true)]
+    Launcher,
     /// Finds out what CRIU can do with this kernel
     #[command(hide = true)]
     KernelFacts { criu: PathBuf },
@@ -55,6 +58,7 @@ pub fn main() -> i32 {
     match arguments.mode {
         Some(Mode::Keeper) => return keeper::main(),
         Some(Mode::Nest) => return nest::main(),
+        Some(Mode::Launcher) => return launcher::main(),
         Some(Mode::KernelFacts { criu }) => return nest::find_kernel_facts(&criu),
         None => {}
     }

@@ -120,7 +120,7 @@ impl Keeper {
             Side::Guest(_) => self.home_line(),
             Side::Home(_) => None,
         };
-        let (confines, links) = (self.birth.guests.clone(), self.birth.cgroups.clone());
+        let (confines, links) = (self.confines(), self.birth.cgroups.clone());
         threads::spawn("prepare", move || {
             step::at("offered");
             let result = match offer::prepare_place(&offer, &owner, line, &confines, &links, &events) {
@@ -134,6 +134,14 @@ impl Keeper {
             };
             let _ = events.send(Event::Prepared(epoch, result));
         });
+    }
+
+    /// Where the job's limits are on this node.
+    fn confines(&self) -> Confines {
+        match &self.side {
+            Side::Home(home) => home.confines.remaining(),
+            Side::Guest(_) => self.birth.guests.clone(),
+        }
     }
 
     /// The machine hears something of an epoch, and what it says is done. `reason` says to people what went wrong.
@@ -198,7 +206,7 @@ impl Keeper {
             return self.fail_arrival(epoch, &criu::Error::Missing.to_string());
         };
         let Preparation { place, mut stream, owner, way, files } = *preparation;
-        if let (Place::Nest(nest), Some(arrival)) = (&place, &mut self.arrival) {
+        if let (Place::Nest(nest, _), Some(arrival)) = (&place, &mut self.arrival) {
             arrival.restoring = nest.restoring.clone();
         }
         if let Side::Guest(guest) = &mut self.side {
@@ -207,16 +215,13 @@ impl Keeper {
         let at_home = matches!(self.side, Side::Home(_));
         let restoring = self.arrival.as_ref().map(|arrival| arrival.restoring.clone()).unwrap_or_default();
         let (events, spec, links) = (self.events.clone(), self.spec.clone(), self.birth.cgroups.clone());
-        let confines = match &self.side {
-            Side::Home(home) => home.confines.remaining(),
-            Side::Guest(_) => self.birth.guests.clone(),
-        };
+        let confines = self.confines();
         threads::spawn("receive", move || {
             let receive = move || -> Result<Restored, String> {
                 let accepted = offer::answer(&mut stream, &OfferAnswer::Accepted(way))
                     .map_err(|error| error.to_string());
-                let nest = match place {
-                    Place::Nest(nest) => accepted.map(|()| nest)?,
+                let (nest, launcher) = match place {
+                    Place::Nest(nest, launcher) => accepted.map(|()| (nest, launcher))?,
                     Place::Newborn(made, newborn) => {
                         let (residence, ends) = *made;
                         accepted.inspect_err(|_| residence.destroy())?;
@@ -241,8 +246,8 @@ impl Keeper {
                 let names = luggage.externals.clone();
                 let restored = Residence::restore(
                     nest,
+                    launcher,
                     cgroup.clone(),
-                    &confines,
                     &criu,
                     &spec,
                     &names,

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::unistd::{Gid, Uid};
 use om_proto::cpu::Cpu;
 use om_proto::frame;
 
@@ -17,6 +18,7 @@ use super::threads::{self, HomeLine};
 use super::{memory, newborn as births};
 use crate::cgroup::Cgroup;
 use crate::confines::Confines;
+use crate::launcher::Launcher;
 use crate::nest::{Credentials, Nest, Request};
 use crate::net::identity::Identity;
 use crate::net::message::{MAX_FRAME, Newborn, Offer, OfferAnswer, Way};
@@ -45,10 +47,18 @@ pub struct Preparation {
 
 /// What is made for a job that is offered.
 pub enum Place {
-    /// A nest, for a job that is going to be restored.
-    Nest(Nest),
+    /// A nest, for a job that is going to be restored, and what is going to do it.
+    Nest(Nest, Launcher),
     /// The whole of a job that has not begun.
     Newborn(Box<(Residence, Ends)>, Box<Newborn>),
+}
+
+impl Place {
+    fn nest(nest: Nest, owner: &Credentials, confines: &Confines) -> io::Result<Self> {
+        let ids = (Uid::from_raw(owner.uid), Gid::from_raw(owner.gid));
+        let launcher = Launcher::start(&nest, ids, confines)?;
+        Ok(Self::Nest(nest, launcher))
+    }
 }
 
 /// Takes a move connection and reads what is offered, and that it comes from the node that it says.
@@ -137,7 +147,8 @@ pub fn prepare_place(
         used_files: Vec::new(),
     };
     let Some(line) = line else {
-        return Ok((Place::Nest(Nest::build(&request, &[], || Ok(()))?), None));
+        let nest = Nest::build(&request, &[], || Ok(()))?;
+        return Ok((Place::nest(nest, owner, confines)?, None));
     };
     let (sender, receiver, output_received) =
         line.open(offer.epoch, false, [0; INPUTS]).map_err(|error| {
@@ -172,7 +183,7 @@ pub fn prepare_place(
     request.home_file_system = Some(spec.home.to_string());
     request.used_files.clone_from(&offer.used_files);
     let nest = Nest::build(&request, &[device.as_fd()], || session.run())?;
-    Ok((Place::Nest(nest), Some(Arc::new(session))))
+    Ok((Place::nest(nest, owner, confines)?, Some(Arc::new(session))))
 }
 
 #[cfg(test)]

@@ -16,9 +16,9 @@ use om_proto::control::Audience;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
-use crate::confines::Confines;
 use crate::criu::{self, Criu, Memory};
 use crate::inspect;
+use crate::launcher::Launcher;
 use crate::nest::{Credentials, Launch, Nest};
 use crate::net::message::JobSpec;
 use crate::stdio::input_pipe::InputPipe;
@@ -165,12 +165,12 @@ impl Residence {
         self.gate.take().map_or(Ok(()), |gate| File::from(gate).write_all(&[1]))
     }
 
-    /// Restores a job, frozen, in a nest that was built for it. `names` are CRIU's names at the node where it was
+    /// Restores a job, frozen, in a nest that was built for it, by what waits there to become CRIU. `names` are CRIU's names at the node where it was
     /// dumped; if its memory follows, somebody must be fetching it already.
     pub fn restore(
         mut nest: Nest,
+        launcher: Launcher,
         cgroup: Cgroup,
-        confines: &Confines,
         program: &Path,
         spec: &JobSpec,
         names: &Externals,
@@ -193,9 +193,9 @@ impl Residence {
             namespace: nest.namespace.as_fd(),
             images: nest.images.as_fd(),
             ids: (Uid::from_raw(spec.credentials.uid), Gid::from_raw(spec.credentials.gid)),
-            confines: Some(confines),
+            confines: None,
         };
-        let init = criu.restore(&cgroup, &externals, follows, &nest.restoring)?;
+        let init = criu.restore(&cgroup, &externals, follows, &nest.restoring, launcher)?;
         drop(externals);
         Self::complete(nest, cgroup, init, &job_ends, ends, terminal).map_err(failed)
     }
