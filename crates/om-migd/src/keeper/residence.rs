@@ -195,7 +195,8 @@ impl Residence {
             ids: (Uid::from_raw(spec.credentials.uid), Gid::from_raw(spec.credentials.gid)),
             confines: None,
         };
-        let init = criu.restore(&cgroup, &externals, follows, &nest.restoring, launcher)?;
+        let restore = || criu.restore(&cgroup, &externals, follows, &nest.restoring, launcher);
+        let init = cgroup.kept_open(restore)?;
         drop(externals);
         Self::complete(nest, cgroup, init, &job_ends, ends, terminal).map_err(failed)
     }
