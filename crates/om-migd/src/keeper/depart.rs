@@ -236,7 +236,6 @@ impl Keeper {
             let _ = accepted.out.send(&Part::Abandoned(reason.clone()));
             return self.source_hears(epoch, Input::Failed, &reason);
         }
-        self.publish();
         let luggage = self.pack(&residence);
         let (events, credentials, criu) =
             (self.events.clone(), self.spec.credentials.clone(), self.birth.criu.clone());
@@ -292,6 +291,8 @@ impl Keeper {
                 let _ = events.send(Event::Served(epoch, result));
             }
         });
+        // While the job goes its way.
+        self.publish();
     }
 
     pub(super) fn handle_sent(&mut self, epoch: u64, result: Result<(), String>) {

@@ -272,8 +272,7 @@ impl Keeper {
     pub(super) fn grant(&mut self, epoch: u64) {
         self.moving_since = None;
         // Nothing kept it here but what has hold of its frozen copy for the move.
-        let last =
-            self.residence.as_ref().map(|_| Status { migrating: false, stay: Vec::new(), ..self.status() });
+        let last = self.residence.as_ref().map(|_| Status { migrating: false, ..self.passing_status() });
         let Side::Home(home) = &mut self.side else { return };
         // Until its new node tells.
         home.remote = match last {

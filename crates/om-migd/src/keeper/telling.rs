@@ -17,6 +17,11 @@ use crate::stay;
 
 impl Keeper {
     pub(super) fn status(&self) -> Status {
+        Status { stay: self.stay_reasons(), ..self.passing_status() }
+    }
+
+    /// The same without why it cannot move, which takes longest to find out.
+    pub(super) fn passing_status(&self) -> Status {
         let activity =
             self.residence.as_ref().map(|residence| inspect::activity(&residence.cgroup)).unwrap_or_default();
         Status {
@@ -24,7 +29,7 @@ impl Keeper {
             runnable: activity.runnable,
             rss_bytes: activity.rss_bytes,
             threads: activity.threads,
-            stay: self.stay_reasons(),
+            stay: Vec::new(),
             migrating: self.source.moving().is_some(),
         }
     }
