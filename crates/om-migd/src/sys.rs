@@ -191,6 +191,50 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Memory that is held back, and there for certain. Dropped, it is free.
+#[derive(Debug)]
+pub struct Reserve {
+    at: *mut libc::c_void,
+    bytes: usize,
+}
+
+// SAFETY: nobody reads or writes it.
+unsafe impl Send for Reserve {}
+
+impl Reserve {
+    /// Takes so many bytes from the kernel.
+    pub fn take(bytes: usize) -> io::Result<Self> {
+        const PROTECTION: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
+        const FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: new memory of our own, which nobody knows of.
+        unsafe {
+            let at = libc::mmap(std::ptr::null_mut(), bytes, PROTECTION, FLAGS, -1, 0);
+            if at == libc::MAP_FAILED {
+                return Err(io::Error::last_os_error());
+            }
+            let reserve = Self { at, bytes };
+            // Large pages are there sooner, where the kernel has them.
+            libc::madvise(at, bytes, libc::MADV_HUGEPAGE);
+            match check(libc::madvise(at, bytes, libc::MADV_POPULATE_WRITE)) {
+                Ok(_) => {}
+                // Kernels before 5.14 do not know that.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    std::ptr::write_bytes(at.cast::<u8>(), 1, bytes);
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(reserve)
+        }
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us and used by nobody.
+        unsafe { libc::munmap(self.at, self.bytes) };
+    }
+}
+
 /// Copies what is in the pipe `from` into the pipe `to` without taking it out; returns how many bytes.
 pub fn tee(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     // SAFETY: both descriptors are borrowed for the call.

@@ -33,6 +33,7 @@ use crate::net::tls::Stream;
 use crate::stdio::INPUTS;
 use crate::stdio::away_input::AwayInput;
 use crate::stdio::away_output::AwayOutput;
+use crate::sys::Reserve;
 
 /// What a keeper holds back before it takes a job, bytes: for its own work when it lets the job run.
 const RESERVE_BYTES: usize = 4 << 20;
@@ -53,7 +54,7 @@ pub struct Arrival {
     restored: Option<Box<Restored>>,
     /// Memory that is held back until the job runs. A keeper that is killed because there is none is killed while the job is
     /// still the source's.
-    reserve: Vec<u8>,
+    reserve: Option<Reserve>,
 }
 
 /// A restored job, frozen.
@@ -114,7 +115,7 @@ impl Keeper {
             preparation: None,
             restoring: Restoring::default(),
             restored: None,
-            reserve: Vec::new(),
+            reserve: None,
         });
         let line = match &self.side {
             Side::Guest(_) => self.home_line(),
@@ -304,9 +305,9 @@ impl Keeper {
             started = restored.start_streams(guest, &self.events);
         }
         arrival.restored = Some(restored);
-        // Only now, so that it is sure to be there; and not zeros, which would take no memory.
-        arrival.reserve = vec![1; RESERVE_BYTES];
-        match started {
+        // Only now, so that it is sure to be there.
+        let reserved = Reserve::take(RESERVE_BYTES).map(|reserve| arrival.reserve = Some(reserve));
+        match started.and(reserved) {
             Ok(()) => self.target_hears(epoch, Input::Restored, ""),
             Err(error) => self.fail_arrival(epoch, &error.to_string()),
         }
