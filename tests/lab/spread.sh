@@ -27,6 +27,7 @@ main() {
     try "a locked job stays where it is" locked_job_stays
     try "a blocked node gets nothing" blocked_node_gets_nothing
     try "om why and om history tell what was decided" decisions_are_told
+    try "a scheduler in a dry run tells what it would do and does nothing" dry_run_tells
     try "jobs that were called home stay there until they may go" idle_node_is_filled
 }
 
@@ -103,6 +104,20 @@ decisions_are_told() {
     history=$(on h1 om history)
     [[ $history == *"$SECOND"* ]] || fail "$history"
     [[ $(on h1 om why "$pid") ]] || fail "om why says nothing"
+}
+
+dry_run_tells() {
+    stop_daemon om-sched h1
+    start_daemon om-sched h1 --dry-run
+    start_hogs 3
+    until_ok eval '[[ $(on h1 om history) == *"$SECOND"* ]]'
+    sleep "$TEMPTATION"
+    is 'jobs' "$(places)" '3 here, 0 away'
+    is 'moves' "$(moves)" 0
+    [[ $(on h1 om why "$pid") == *'dry run'* ]] || fail "om why: $(on h1 om why "$pid")"
+    stop_daemon om-sched h1
+    start_daemon om-sched h1
+    until_ok eval '[[ $(places) != *" 0 away" ]]'
 }
 
 idle_node_is_filled() {
