@@ -105,7 +105,10 @@ impl Cgroup {
         let root = self.path.ancestors().take_while(has_processes).last()?;
         let membership = fs::read_to_string("/proc/self/cgroup").ok()?;
         let own = membership.lines().find_map(|line| line.strip_prefix("0::"))?;
-        Some(root.join(own.trim_start_matches('/')))
+        let own = root.join(own.trim_start_matches('/'));
+        // In a container the names may be others than here.
+        let is_ours = Self::at(own.clone()).processes().contains(&Pid::this());
+        is_ours.then_some(own)
     }
 
     /// Freezes the job and waits until nothing of it runs.

@@ -187,7 +187,9 @@ impl Fetch<'_> {
         file.take(LARGEST_IMAGE).read_to_end(&mut image)?;
         let pagemap = Pagemap::parse(&image, self.page).ok_or_else(|| odd("no image of CRIU's"))?;
         let mut state = self.lock();
-        state.layout = if pagemap.is_wide { Layout::Wide } else { Layout::Narrow };
+        if !pagemap.ranges.is_empty() {
+            state.layout = if pagemap.is_wide { Layout::Wide } else { Layout::Narrow };
+        }
         for (address, pages) in pagemap.ranges {
             state.requests.add(Piece { task, address, pages });
         }
