@@ -437,3 +437,14 @@ pub fn set_terminal_settings(tty: BorrowedFd<'_>, settings: &[u8]) -> io::Result
         check(libc::tcsetattr(tty.as_raw_fd(), libc::TCSANOW, &raw const termios)).map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_not_held_back() {
+        assert!(Reserve::take(4 << 20).is_ok());
+        assert!(Reserve::take(1 << 46).is_err(), "more than there are addresses");
+    }
+}
