@@ -15,9 +15,9 @@ const MOST: u64 = 1024;
 pub enum Fault {
     /// It is asked for now.
     Ask(Piece),
-    /// It is under way.
+    /// It is under way, from the source or from here into the task, or there by now.
     Coming,
-    /// The job has never written to it, or it has come meanwhile.
+    /// The job has never written to it.
     Empty,
 }
 
@@ -26,6 +26,8 @@ pub enum Fault {
 pub struct Requests {
     /// Bytes of a page.
     page: u64,
+    /// Everything that is to be fetched, whether it has come or not: none of it is ever taken for empty.
+    whole: Vec<Piece>,
     waiting: VecDeque<Piece>,
     /// In the order in which they are answered.
     asked: VecDeque<Piece>,
@@ -36,11 +38,13 @@ impl Requests {
     /// Nothing yet.
     #[must_use]
     pub fn new(page: u64) -> Self {
-        Self { page, waiting: VecDeque::new(), asked: VecDeque::new(), begun: false }
+        let (whole, waiting, asked) = (Vec::new(), VecDeque::new(), VecDeque::new());
+        Self { page, whole, waiting, asked, begun: false }
     }
 
     /// This is to be fetched too.
     pub fn add(&mut self, piece: Piece) {
+        self.whole.push(piece);
         self.waiting.push_back(piece);
     }
 
@@ -76,10 +80,10 @@ impl Requests {
         let address = address - address % self.page;
         let end = |piece: &Piece| piece.address + piece.pages * self.page;
         let has = |piece: &Piece| piece.task == task && piece.address <= address && address < end(piece);
-        if self.asked.iter().any(has) {
-            return Fault::Coming;
+        if !self.whole.iter().any(has) {
+            return Fault::Empty;
         }
-        let Some(at) = self.waiting.iter().position(has) else { return Fault::Empty };
+        let Some(at) = self.waiting.iter().position(has) else { return Fault::Coming };
         let whole = self.waiting[at];
         let before = (address - whole.address) / self.page;
         let after = Piece { task, address: address + self.page, pages: whole.pages - before - 1 };
@@ -144,6 +148,16 @@ mod tests {
             assert!(requests.answered(piece));
         }
         assert!(requests.are_done());
+    }
+
+    #[test]
+    fn what_has_been_answered_and_may_not_be_filled_in_yet_is_not_empty() {
+        let mut requests = Requests::new(PAGE);
+        requests.add(piece(10, 5));
+        requests.begin();
+        assert_eq!(requests.next(), Some(piece(10, 5)));
+        assert!(requests.answered(piece(10, 5)));
+        assert_eq!(requests.fault(7, 12 * PAGE), Fault::Coming);
     }
 
     #[test]
