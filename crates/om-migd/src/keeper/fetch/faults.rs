@@ -66,7 +66,7 @@ impl Faults {
         Ok(Some(if kind == PAGE_FAULT { News::Fault(address) } else { News::Change }))
     }
 
-    /// Fills whole pages, and wakes who waits for them. What is there already stays.
+    /// Fills whole pages, and wakes who waits for them. What is there already stays, and is an error: it is not the job's.
     pub fn fill(&self, mut address: u64, mut bytes: &[u8]) -> io::Result<()> {
         let mut step = bytes.len() as u64;
         while !bytes.is_empty() {
@@ -83,7 +83,6 @@ impl Faults {
                     std::thread::yield_now();
                     0
                 }
-                (Err(Errno::EEXIST), _) => self.page.min(length),
                 // One call must not go beyond one mapping.
                 (Err(Errno::ENOENT), _) if length > self.page => {
                     step = (length / 2).next_multiple_of(self.page);
@@ -193,7 +192,10 @@ pub mod tests {
             (1..=10).flat_map(|n| std::iter::repeat_n(n, page.try_into().unwrap())).collect();
         faults.fill_with_zeros(memory.address() + 2 * page + 17).unwrap();
         faults.fill_with_zeros(memory.address() + 2 * page).unwrap();
-        faults.fill(memory.address(), &bytes).unwrap();
+        // It gets no further than to what is there.
+        assert!(faults.fill(memory.address(), &bytes).is_err());
+        let rest = &bytes[usize::try_from(3 * page).unwrap()..];
+        faults.fill(memory.address() + 3 * page, rest).unwrap();
         let filled: Vec<u8> = memory.read().iter().step_by(page.try_into().unwrap()).copied().collect();
         assert_eq!(filled, [1, 2, 0, 4, 5, 6, 7, 8, 9, 10]);
         assert!(faults.fill(page, &bytes[..16]).is_err(), "nothing is mapped there");
